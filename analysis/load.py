@@ -1,0 +1,149 @@
+"""A results folder as a study: its axes, its cells, and the test predictions of every finished trial."""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fer_ray import results
+from fer_ray.errors import UserError, nearest
+
+SEED = "training.seed"
+USUAL_AXES = ("model.name", "data.real_fraction")
+"""Stand in where a space has fewer than two axes, so that a table always has rows and columns."""
+
+Cell = tuple[Any, ...]
+"""A value of each axis, in the order of `Study.axes`."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one trial answered on the test split.
+
+    Attributes:
+        test_set: names the images and their labels; equal for trials that were tested on the same ones.
+        labels: int64[n], the true class.
+        probabilities: float32[n, C].
+        classes: the C names.
+    """
+
+    test_set: int
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep with its finished trials put into cells; a cell is one value of every axis, over all seeds.
+
+    Attributes:
+        sweep: the files as they were read.
+        trials: the finished trials, a row each, numbered from 0.
+        predictions: one for each row of `trials`.
+        axes: config key -> its values, in the space's order, without the seed.
+        rows, columns: the two axes that tables show down and across.
+    """
+
+    sweep: results.Sweep
+    trials: pd.DataFrame
+    predictions: list[Predictions]
+    axes: dict[str, list[Any]]
+    rows: str
+    columns: str
+
+    @property
+    def other_axes(self) -> list[str]:
+        """The axes beyond rows and columns; each combination of their values has tables of its own."""
+        return [key for key in self.axes if key not in (self.rows, self.columns)]
+
+    def all_cells(self) -> list[Cell]:
+        """Every combination of the axes' values, whether trained or not."""
+        return list(product(*self.axes.values()))
+
+    def members(self) -> dict[Cell, list[int]]:
+        """The numbers of a cell's finished trials, sorted by seed."""
+        return _group(self.trials.sort_values(SEED, kind="stable"), self.axes)
+
+    def failed_members(self) -> dict[Cell, list[int]]:
+        """The numbers of a cell's trials that did not finish, as rows of `sweep.trials`."""
+        return _group(self.sweep.trials[self.sweep.trials["status"] != results.FINISHED], self.axes)
+
+
+def read_study(root: str | Path, *, rows: str | None = None, columns: str | None = None) -> Study:
+    """Reads a results folder. `rows` and `columns` are axes of the space; by default those that the space states.
+
+    Raises UserError when the folder is missing or damaged, no trial has finished, or an axis is unknown.
+    """
+    sweep = results.load(root)
+    finished = sweep.trials[sweep.trials["status"] == results.FINISHED].reset_index(drop=True)
+    if finished.empty:
+        first = sweep.trials.iloc[0]
+        raise UserError(f"{root}: none of {len(sweep.trials)} trials finished; {first['id']}: {first.get('error')}")
+    axes = _axes(sweep)
+    rows, columns = _choose(axes, rows, columns, sweep.info)
+    predictions = [_predictions(sweep, row) for _, row in finished.iterrows()]
+    return Study(sweep, finished, predictions, axes, rows, columns)
+
+
+def plain(value: Any) -> Any:
+    """A value of a table's column as the config had it: pandas' missing value is None, numpy scalars are Python's."""
+    if isinstance(value, float) and np.isnan(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def where(frame: pd.DataFrame, key: str, value: Any) -> pd.DataFrame:
+    """The rows whose column `key` has an axis value; a missing value stands for None, which `==` would not find."""
+    return frame[[plain(found) == value for found in frame[key]]]
+
+
+def _axes(sweep: results.Sweep) -> dict[str, list[Any]]:
+    stated: dict[str, list[Any]] = {key: list(v) for key, v in sweep.info.get("axes", {}).items() if key != SEED}
+    for key in USUAL_AXES:
+        if len(stated) < 2:
+            stated.setdefault(key, [])
+    for key, values in stated.items():
+        found = [plain(value) for value in sweep.trials[key]]
+        values.extend(value for value in dict.fromkeys(found) if value not in values)
+    return stated
+
+
+def _choose(axes: dict[str, list[Any]], rows: str | None, columns: str | None, info: dict[str, Any]) -> tuple[str, str]:
+    for flag, key in (("--rows", rows), ("--cols", columns)):
+        if key is not None and key not in axes:
+            raise UserError(f"{flag} {key}: not an axis of this sweep{nearest(key, axes)}")
+    if rows is not None and rows == columns:
+        raise UserError(f"--rows and --cols are both {rows}; they must differ, axes are: {', '.join(axes)}")
+    wanted = [info.get("rows"), info.get("columns"), *axes]
+    rows = rows or next(key for key in wanted if key in axes and key != columns)
+    columns = columns or next(key for key in (*wanted[1:], *axes) if key in axes and key != rows)
+    return rows, columns
+
+
+def _group(trials: pd.DataFrame, axes: Iterable[str]) -> dict[Cell, list[int]]:
+    cells: dict[Cell, list[int]] = {}
+    for number, values in zip(trials.index, zip(*(trials[key] for key in axes), strict=True), strict=True):
+        cells.setdefault(tuple(plain(value) for value in values), []).append(number)
+    return cells
+
+
+def _predictions(sweep: results.Sweep, row: pd.Series) -> Predictions:
+    frame = sweep.predictions(row["id"])
+    classes = tuple(row["classes"])
+    columns = [f"p_{name}" for name in classes]
+    if frame.empty or not {"label", *columns} <= set(frame.columns) or not frame["label"].isin(classes).all():
+        path = sweep.root / "trials" / row["id"] / "predictions.parquet"
+        raise UserError(
+            f"{path}: expected test rows with a label among {', '.join(classes)} and their p_<class> columns; "
+            "delete its folder to run that trial again"
+        )
+    codes = frame["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
+    test_set = zlib.crc32("\n".join([*classes, *frame["id"], *frame["label"]]).encode())
+    return Predictions(test_set, codes, frame[columns].to_numpy(np.float32), classes)

@@ -1,0 +1,82 @@
+"""The one entry to the analysis: a results folder in, tables and a dashboard out."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from fer_ray import results
+from fer_ray.analysis import stats, tables
+from fer_ray.analysis.findings import baseline, difference_table, headline
+from fer_ray.analysis.load import Study, read_study
+from fer_ray.analysis.tables import Table
+from fer_ray.errors import UserError, nearest
+
+
+def write_report(
+    root: str | Path,
+    *,
+    rows: str | None = None,
+    columns: str | None = None,
+    metric: str | None = None,
+    console: Console,
+) -> list[Path]:
+    """Prints the tables of a results folder and writes trials.parquet, epochs.parquet, tables/ and dashboard.html.
+
+    `rows` and `columns` are axes of the space, by default those it states. `metric` is a key of `stats.METRICS`, by
+    default the space's: the one of the headline, of the table of differences and of the dashboard's first view.
+    Everything is overwritten, and depends on nothing but the trials. Returns the four paths, the dashboard last.
+
+    Raises UserError when the folder has no finished trial, is damaged or cannot be written, or when an axis or metric
+    is unknown.
+    """
+    study = read_study(root, rows=rows, columns=columns)
+    metric = _metric(study, metric)
+    replicates = stats.bootstrap(study)
+    numbers = {name: stats.summarize(study, replicates, name) for name in stats.METRICS}
+    built = {name: tables.build(study, numbers[name], name) for name in tables.TABLE_METRICS}
+    if len(study.axes[study.columns]) > 1:
+        differences = stats.differences(study, replicates, metric, study.columns, baseline(study))
+        built["differences"] = [difference_table(study, replicates, metric, differences)]
+        numbers["differences"] = differences
+    findings = headline(study, replicates, metric)
+    _print(console, [table for name in tables.TABLE_METRICS for table in built[name]], findings)
+    # plotly takes half a second to import, and the tables need not wait for it.
+    from fer_ray.analysis import dashboard, views
+
+    figures = views.build_views(study, replicates, numbers, metric)
+    page = dashboard.render(study, findings, [table for parts in built.values() for table in parts], figures)
+    folder = study.sweep.root
+    try:
+        results.compact(study.sweep)
+        _write_tables(folder / "tables", built, numbers)
+        (folder / "dashboard.html").write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+    return [folder / name for name in ("trials.parquet", "epochs.parquet", "tables", "dashboard.html")]
+
+
+def _print(console: Console, built: list[Table], findings: list[str]) -> None:
+    for table in built:
+        console.print(tables.to_rich(table))
+    console.print(" ".join(built[0].notes), markup=False, highlight=False, style="dim")
+    console.print()
+    for sentence in findings:
+        console.print(sentence, markup=False, highlight=False)
+
+
+def _metric(study: Study, metric: str | None) -> str:
+    if metric is None:
+        stated = str(study.sweep.info.get("metric", "")).removeprefix("test_")
+        return stated if stated in stats.METRICS else "macro_f1"
+    if metric not in stats.METRICS:
+        raise UserError(f"--metric {metric}: not a metric of the tables{nearest(metric, stats.METRICS)}")
+    return metric
+
+
+def _write_tables(folder: Path, built: dict[str, list[Table]], numbers: dict[str, pd.DataFrame]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, parts in built.items():
+        (folder / f"{name}.md").write_text("\n".join(map(tables.to_markdown, parts)), encoding="utf-8")
+        (folder / f"{name}.tex").write_text("\n".join(map(tables.to_latex, parts)), encoding="utf-8")
+        (folder / f"{name}.csv").write_text(numbers[name].to_csv(index=False, lineterminator="\n"), encoding="utf-8")

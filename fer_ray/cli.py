@@ -1,0 +1,138 @@
+"""What all commands share: flags made from the config, `--set`, nearest names, progress, exit codes.
+
+Exit codes: 0 done, 1 some trials failed, 2 the input is wrong, 130 interrupted.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from fer_ray.config import KEYS, RunConfig, check_key, parse_value
+from fer_ray.errors import UserError, nearest
+
+FAILED_TRIALS, USAGE, INTERRUPTED = 1, 2, 130
+
+COMMON_FLAGS = {
+    "--data": "data.source",
+    "--synthetic": "data.synthetic",
+    "--classes": "data.classes",
+    "--test-split": "data.test_split",
+    "--mixing": "data.mixing",
+    "--image-size": "data.image_size",
+    "--num-train-images": "data.num_train_images",
+    "--epochs": "training.epochs",
+    "--batch-size": "training.batch_size",
+    "--learning-rate": "optimizer.learning_rate",
+    "--weights": "model.weights",
+    "--device": "runtime.device",
+    "--threads": "runtime.threads",
+}
+"""Flags of what people change most; every other key goes through `--set`."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that answers a typo with the nearest right name."""
+
+    def __init__(self, command: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=f"python -m fer_ray.{command}",
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Like `parse_args`, but an unknown flag is named before a missing one is asked for."""
+        known = [option for action in self._actions for option in action.option_strings]
+        for argument in arguments:
+            flag = argument.split("=")[0]
+            if flag.startswith("--") and flag not in known:
+                raise UserError(f"unknown flag {flag}{nearest(flag, known)}")
+        return self.parse_args(arguments)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError; `main` prints it."""
+        choice = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if choice:
+            known = [name.strip("' ") for name in choice[3].split(",")]
+            raise UserError(f"{choice[1]}: got {choice[2]!r}{nearest(choice[2], known)}")
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def add_config_flags(parser: argparse.ArgumentParser, flags: dict[str, str]) -> None:
+    """Adds a flag per config key, with the key's description and default as its help, and `--set`."""
+    group = parser.add_argument_group("settings of a run")
+    for flag, key in flags.items():
+        info = KEYS[key]
+        default = "none" if info.default is None else info.default
+        group.add_argument(
+            flag, dest=key, metavar="VALUE", default=None, help=f"{info.description} (default: {default})"
+        )
+    group.add_argument(
+        "--set",
+        dest="settings",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any config key, e.g. optimizer.weight_decay=0.05; may be repeated. Keys: "
+        + ", ".join(key for key in KEYS if key not in flags.values()),
+    )
+
+
+def config_values(arguments: argparse.Namespace, flags: dict[str, str]) -> dict[str, Any]:
+    """The config keys that the command line sets, flat. Raises UserError on an unknown key or a bad `--set`."""
+    values = {key: parse_value(key, text) for key in flags.values() if (text := getattr(arguments, key)) is not None}
+    for setting in arguments.settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise UserError(f"--set {setting!r}: expected KEY=VALUE, e.g. --set optimizer.weight_decay=0.05")
+        check_key(key)
+        values[key] = parse_value(key, text)
+    RunConfig.from_flat(values)
+    return values
+
+
+def split_list(text: str) -> list[str]:
+    """`"a, b"` as ["a", "b"]."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def writable_folder(path: Path) -> Path:
+    """Makes the folder and tries a write in it. Raises UserError when that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".probe"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path} ({error.strerror}); choose another folder with --storage, --out or free space"
+        ) from error
+    return path
+
+
+def stderr_console() -> Console:
+    """Where progress and notes go; results go to standard output."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main(command: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Runs a command on the process's arguments and exits with its code."""
+    try:
+        code = command(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = USAGE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)

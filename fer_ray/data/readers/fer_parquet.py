@@ -1,0 +1,114 @@
+"""Parquet: a row per face with the columns `image` and `label`, and optionally `usage`, `path`, `valence`, `arousal`.
+
+`image` holds an encoded image file. `label` is a name, or a number into the names that the schema's metadata lists
+under `label_names`, separated by commas. `usage` names the split (Training, PublicTest, test, val, ...).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fer_ray.data.readers.images import Size, decode_all
+from fer_ray.data.readers.samples import Samples, split_index
+from fer_ray.errors import UserError
+from fer_ray.labels import canonical
+
+_COLUMNS = ("image", "label", "usage", "path", "valence", "arousal")
+
+
+def read(path: Path, size: Size | None) -> Samples:
+    """Reads and decodes a Parquet file; `size` as in `images.decode_all`. Raises UserError naming file and row."""
+    try:
+        schema = pq.read_schema(path)
+        table = pq.read_table(path, columns=[name for name in _COLUMNS if name in schema.names], memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+    missing = [name for name in ("image", "label") if name not in table.column_names]
+    if missing:
+        raise UserError(
+            f"{path} has no column {' and no column '.join(map(repr, missing))}; columns: {', '.join(schema.names)}. "
+            "Expected image (bytes of an image file), label, and optionally usage, path, valence, arousal"
+        )
+    if not table.num_rows:
+        raise UserError(f"{path} has no rows")
+    encoded = table["image"]
+    if not (pa.types.is_binary(encoded.type) or pa.types.is_large_binary(encoded.type)):
+        raise UserError(f"{path}, column image: expected bytes of image files, got {encoded.type}")
+    _refuse_nulls(path, table, [name for name in ("image", "label", "usage") if name in table.column_names])
+    labels, classes = _labels(path, table["label"])
+    blobs = encoded.to_pylist()
+    files = table["path"] if "path" in table.column_names else None
+
+    def name_of(row: int) -> str:
+        return f"{path}, row {row + 1}" + (f" ({files[row]})" if files is not None else "")
+
+    images, notes = decode_all(len(blobs), blobs.__getitem__, name_of, size)
+    splits = _splits(path, table["usage"]) if "usage" in table.column_names else np.zeros(len(blobs), np.int8)
+    return Samples(
+        images, labels, classes, splits, _affect(path, table, "valence"), _affect(path, table, "arousal"), notes
+    )
+
+
+def _labels(path: Path, column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
+    if not pa.types.is_integer(column.type):
+        codes, names = _encoded(path, column)
+        classes = tuple(dict.fromkeys(canonical(name) for name in names))
+        lookup = np.array([classes.index(canonical(name)) for name in names], np.int16)
+        return lookup[codes], classes
+    metadata = pq.read_schema(path).metadata or {}
+    if b"label_names" not in metadata:
+        raise UserError(
+            f"{path}: labels are numbers, but the schema's metadata has no label_names (names separated by commas), "
+            "so nothing says which number is which expression; add it, or store names in the column label"
+        )
+    names = [canonical(name) for name in metadata[b"label_names"].decode().split(",")]
+    numbers = column.to_numpy()
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(names)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise UserError(
+            f"{path}, row {row + 1}: label {numbers[row]} is outside the set 0 to {len(names) - 1} ({', '.join(names)})"
+        )
+    classes = tuple(dict.fromkeys(names))
+    return np.array([classes.index(name) for name in names], np.int16)[numbers], classes
+
+
+def _splits(path: Path, column: pa.ChunkedArray) -> np.ndarray:
+    codes, names = _encoded(path, column)
+    found = [split_index(name) for name in names]
+    if None in found:
+        unknown = found.index(None)
+        row = int(np.flatnonzero(codes == unknown)[0])
+        raise UserError(
+            f"{path}, row {row + 1}: unknown usage {names[unknown]!r}; expected Training, Validation, PublicTest, "
+            "PrivateTest or Test"
+        )
+    return np.array(found, np.int8)[codes]
+
+
+def _encoded(path: Path, column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """A text column as codes into its distinct values."""
+    try:
+        array = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: expected text, got a column of type {column.type}") from error
+    return array.indices.to_numpy(), array.dictionary.to_pylist()
+
+
+def _affect(path: Path, table: pa.Table, name: str) -> np.ndarray | None:
+    if name not in table.column_names:
+        return None
+    try:
+        return table[name].cast(pa.float32()).to_numpy()
+    except pa.ArrowException as error:
+        raise UserError(f"{path}, column {name}: expected numbers in [-1, 1], got {table[name].type}") from error
+
+
+def _refuse_nulls(path: Path, table: pa.Table, names: list[str]) -> None:
+    for name in names:
+        if table[name].null_count:
+            row = pc.index(pc.is_null(table[name]), True).as_py()
+            raise UserError(f"{path}, row {row + 1}: {name} is missing")

@@ -1,0 +1,26 @@
+"""The one error that users see as a message instead of a traceback, and nearest-name hints."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something outside the program is wrong: a file, a flag, a value, a full disk.
+
+    The message names the file or key, the value, what was expected and what to do. Commands print it without a
+    traceback and exit with status 2.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that ends an error message: `; did you mean 'ResNet18'?`, or the known names if none is near.
+
+    >>> nearest("ResNet81", ["ResNet18", "ConvNeXtTiny"])
+    "; did you mean 'ResNet18'?"
+    """
+    names = list(known)
+    folded = {candidate.casefold(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {folded[close[0]]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""

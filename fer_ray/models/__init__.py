@@ -1,0 +1,1 @@
+"""Every architecture by name."""

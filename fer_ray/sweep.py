@@ -1,0 +1,259 @@
+"""A sweep: every cell of a search space trained through Ray Tune, then tables and a dashboard."""
+
+import platform
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_ray import cli
+from fer_ray.config import RunConfig
+from fer_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fer_ray.tuning.plan import Plan
+    from fer_ray.tuning.preflight import Cost
+    from fer_ray.tuning.search import Resources
+
+KEPT_WEIGHTS = 3
+"""Trials of a sweep that keep their weights: the best by validation."""
+
+
+def parser() -> cli.Parser:
+    """The command line of `python -m fer_ray.sweep`."""
+    parser = cli.Parser(
+        "sweep",
+        "Train every cell of a search space and compare them in tables and a dashboard. Finished trials are kept: "
+        "the same command goes on where it stopped.",
+        "python -m fer_ray.sweep --space ratios --data fer2013.csv --synthetic faces.parquet --small",
+    )
+    parser.add_argument("--space", required=True, metavar="NAME", help="a search space's name, or a .py file with one")
+    parser.add_argument("--models", metavar="A,B,...", help="networks to compare (default: the space's)")
+    parser.add_argument("--fractions", metavar="0,.5,1", help="shares of real faces (default: the space's)")
+    parser.add_argument("--seeds", metavar="0,1,2", help="seeds of every cell (default: the space's)")
+    parser.add_argument("--small", action="store_true", help="the space's small form: minutes instead of hours")
+    parser.add_argument("--rows", metavar="KEY", help="config key down the tables (default: the space's first axis)")
+    parser.add_argument("--cols", metavar="KEY", help="config key across the tables (default: the space's second)")
+    parser.add_argument("--name", help="name of the results folder (default: space and data)")
+    parser.add_argument("--storage", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument("--address", help="a running Ray cluster, HOST:PORT or auto (default: this machine)")
+    parser.add_argument(
+        "--cpus-per-trial", type=_positive, metavar="N", help="CPUs of one trial (default: its threads)"
+    )
+    parser.add_argument(
+        "--gpus-per-trial", type=_share, metavar="SHARE", help="0 to 1 GPU (default: 1 where there are GPUs, else 0)"
+    )
+    parser.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (default: as many as fit)")
+    parser.add_argument("--again", action="store_true", help="train finished trials anew")
+    parser.add_argument("--dry-run", action="store_true", help="print trials, cost and resources; start nothing")
+    cli.add_config_flags(parser, cli.COMMON_FLAGS)
+    return parser
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Runs `python -m fer_ray.sweep`; returns the exit code."""
+    options = parser().parse(arguments)
+    values = cli.config_values(options, cli.COMMON_FLAGS)
+    values.setdefault("runtime.threads", 1)
+    axes = _axes(options)
+    seeds = _seeds(options.seeds)
+    console = cli.stderr_console()
+
+    from fer_ray.tuning import plan as planning
+
+    space = planning.load_space(options.space)
+    plan = planning.make(space, values, axes=axes, seeds=seeds, small=options.small)
+    _check_table_axes(options, plan)
+    for note in plan.notes:
+        console.print(note)
+    name = options.name or _name(plan)
+    root = options.storage.absolute() / name
+    info = plan.info() | {
+        "name": name,
+        "rows": options.rows or plan.space.rows,
+        "columns": options.cols or plan.space.columns,
+        "command": shlex.join(["python", "-m", "fer_ray.sweep", *arguments]),
+    }
+    planning.check_same_design(root, info)
+    finished = set() if options.again or not root.exists() else planning.finished_ids(root)
+    configs = [config for config in plan.configs if plan.run_id(config) not in finished]
+    from_before = len(plan.configs) - len(configs)
+    if from_before:
+        console.print(
+            f"{from_before} of {len(plan.configs)} trials are finished already and kept (--again trains them)"
+        )
+
+    from fer_ray.tuning import preflight
+
+    resources = _resources(options, plan.configs[0])
+    if options.dry_run:
+        _print_dry_run(plan, configs, preflight.measure(plan, configs), resources, console)
+        return 0
+
+    from fer_ray import results
+    from fer_ray.training.runtime import provenance
+
+    cli.writable_folder(root)
+    results.write_json(root / "sweep.json", info | {"machine": platform.node(), **provenance()})
+    if configs:
+        if not plan.is_demo:
+            cost = preflight.measure(plan, configs)
+            preflight.rehearse(plan, configs, cost, root)
+            _print_cost(cost, len(configs), resources, console, options.small)
+        code = _run(plan, configs, root, resources, options, console, from_before)
+    else:
+        code = 0
+    return _report(root, console, code)
+
+
+def _run(
+    plan: "Plan",
+    configs: list[RunConfig],
+    root: Path,
+    resources: "Resources",
+    options: Any,
+    console: "Console",
+    from_before: int,
+) -> int:
+    from fer_ray import results
+    from fer_ray.tuning import search
+
+    interrupted = False
+    cells = [(plan.run_id(config), config) for config in configs]
+    try:
+        search.start_ray(options.address)
+        search.check_resources(resources)
+        search.run_cells(cells, root, resources, console, already_finished=from_before)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        search.stop_ray()
+        results.keep_best_weights(root, KEPT_WEIGHTS)
+    if interrupted:
+        done = sum(row["status"] == results.FINISHED for row in results.read_rows(root))
+        console.print(
+            f"interrupted: {done} of {len(plan.configs)} trials are finished and on disk in {root}. "
+            "The same command goes on with the rest"
+        )
+        return cli.INTERRUPTED
+    statuses = {row["id"]: row["status"] for row in results.read_rows(root)}
+    failed = [run_id for run_id, _ in cells if statuses.get(run_id) != results.FINISHED]
+    return cli.FAILED_TRIALS if failed else 0
+
+
+def _report(root: Path, console: "Console", code: int) -> int:
+    from rich.console import Console
+
+    from fer_ray import results
+    from fer_ray.analysis import report
+
+    if code == cli.INTERRUPTED and not results.read_rows(root):
+        return code
+    report.write_report(root, console=Console())
+    return code
+
+
+def _axes(options: Any) -> dict[str, tuple[Any, ...]]:
+    axes: dict[str, tuple[Any, ...]] = {}
+    if options.models:
+        axes["model.name"] = tuple(cli.split_list(options.models))
+    if options.fractions:
+        try:
+            axes["data.real_fraction"] = tuple(float(text) for text in cli.split_list(options.fractions))
+        except ValueError:
+            raise UserError(f"--fractions: got {options.fractions!r}, expected numbers such as 0,.5,1") from None
+    return axes
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in cli.split_list(text))
+    except ValueError:
+        raise UserError(f"--seeds: got {text!r}, expected whole numbers such as 0,1,2") from None
+
+
+def _check_table_axes(options: Any, plan: "Plan") -> None:
+    from fer_ray.errors import nearest
+
+    known = [*plan.space.axes, "training.seed"]
+    for flag, key in (("--rows", options.rows), ("--cols", options.cols)):
+        if key is not None and key not in known:
+            raise UserError(f"{flag}: {key!r} is no axis of this sweep{nearest(key, known)}")
+
+
+def _resources(options: Any, config: RunConfig) -> "Resources":
+    from fer_ray.tuning.search import Resources
+
+    threads = config.runtime.threads
+    cpus = options.cpus_per_trial or (threads if isinstance(threads, int) else 1)
+    gpus = options.gpus_per_trial
+    if gpus is None:
+        gpus = 0 if config.runtime.device == "cpu" else _gpus_here()
+    return Resources(cpus, gpus, options.concurrency)
+
+
+def _gpus_here() -> int:
+    import torch
+
+    return int(torch.cuda.is_available())
+
+
+def _name(plan: "Plan") -> str:
+    data = "demo" if plan.is_demo else plan.experiment.real.name
+    return "-".join([plan.space.name, *data.casefold().replace(".", " ").split()])
+
+
+def _print_cost(cost: "Cost", count: int, resources: "Resources", console: "Console", small: bool) -> None:
+    from fer_ray.tuning import search
+
+    parallel = resources.concurrency or max(1, int(search.local_cores() // resources.cpus_per_trial))
+    hours = cost.wall_seconds(parallel) / 3600
+    text = f"{count} trials, about {hours:.1f} h with {parallel} at once, from steps measured here"
+    console.print(text if small or hours < 1 else text + "; --small, --epochs or --num-train-images make it shorter")
+
+
+def _print_dry_run(
+    plan: "Plan", configs: list[RunConfig], cost: "Cost", resources: "Resources", console: "Console"
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("trial", "training images", "epochs", "batch", "about seconds", title=plan.space.question)
+    for config in configs:
+        run_id, training = plan.run_id(config), config.training
+        size = str(config.data.num_train_images)
+        table.add_row(run_id, size, str(training.epochs), str(training.batch_size), f"{cost.seconds[run_id]:.0f}")
+    Console().print(table)
+    _print_cost(cost, len(configs), resources, console, small=False)
+    console.print(
+        f"each trial: {resources.cpus_per_trial:g} CPUs, {resources.gpus_per_trial:g} GPUs; nothing was started"
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise ValueError
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    cli.main(command)

@@ -1,0 +1,1 @@
+"""Synthetic faces: made from the training faces of a data set."""

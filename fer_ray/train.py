@@ -1,0 +1,108 @@
+"""One run without Ray: the same config gives the same numbers as the trial of a sweep."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fer_ray import cli
+from fer_ray.config import RunConfig
+from fer_ray.errors import UserError
+
+FLAGS = {
+    "--model": "model.name",
+    "--real-fraction": "data.real_fraction",
+    "--seed": "training.seed",
+    **cli.COMMON_FLAGS,
+}
+
+
+def parser() -> cli.Parser:
+    """The command line of `python -m fer_ray.train`."""
+    parser = cli.Parser(
+        "train",
+        "Train and evaluate one network. Writes OUT/trials/<id>/ with its row, epochs, predictions and weights.",
+        "python -m fer_ray.train --data fer2013.csv --model ResNet18 --epochs 20 --out results/resnet18",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="start from a trial's config.json; flags change it (default: none)"
+    )
+    parser.add_argument("--again", action="store_true", help="train even if OUT has this run finished already")
+    cli.add_config_flags(parser, FLAGS)
+    return parser
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Runs `python -m fer_ray.train`; returns the exit code."""
+    options = parser().parse(arguments)
+    values = cli.config_values(options, FLAGS)
+    base = _read_config(options.config) if options.config else RunConfig()
+    config = base.replace(values)
+
+    from fer_ray import results
+    from fer_ray.models import zoo
+
+    zoo.check_name(config.model.name)
+    cli.writable_folder(options.out)
+    console = cli.stderr_console()
+
+    from fer_ray import run
+
+    with console.status("opening the data") if console.is_terminal else console:
+        experiment = run.open_experiment(config)
+    for note in run.data_notes(experiment):
+        console.print(note)
+    signature = experiment.signature(config)
+    folder = options.out / "trials" / config.run_id(signature)
+    if not options.again and (folder / "row.json").exists():
+        row = results.read_json(folder / "row.json")
+        if row["status"] == results.FINISHED:
+            console.print(f"already finished, not trained again (--again does): {folder}")
+            print(summary(row))
+            return 0
+    row = run.execute(
+        config,
+        options.out,
+        report=lambda epoch: console.print(epoch_line(epoch, config.training.epochs)),
+        experiment=experiment,
+    )
+    print(summary(row))
+    print(f"written to {folder}")
+    return 0 if row["status"] == results.FINISHED else cli.FAILED_TRIALS
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {row['epoch']:3d}/{epochs}  loss {row['train_loss']:.3f}  train {row['train_accuracy']:.3f}  "
+        f"validation {row['validation_accuracy']:.3f} (macro F1 {row['validation_macro_f1']:.3f})  "
+        f"{row['images_per_second']:.0f} images/s"
+    )
+
+
+def summary(row: dict[str, Any]) -> str:
+    """A run's outcome in one line."""
+    if row["error"]:
+        return f"{row['id']} failed: {row['error']}"
+    return (
+        f"{row['id']}: epoch {row['chosen_epoch']} of {row['epochs_run']}; validation accuracy "
+        f"{row['validation_accuracy']:.4f} on {row['validation_name']}; test accuracy {row['test_accuracy']:.4f}, "
+        f"macro F1 {row['test_macro_f1']:.4f} on {row['test_name']}; {row['wall_seconds']:.0f} s"
+    )
+
+
+def _read_config(path: Path) -> RunConfig:
+    from pydantic import ValidationError
+
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"--config {path}: {key}: {problem['msg']}") from error
+
+
+if __name__ == "__main__":
+    cli.main(command)

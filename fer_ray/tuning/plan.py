@@ -1,0 +1,213 @@
+"""From a space, the command line and the data to the list of runs of a sweep. Knows no Ray."""
+
+import importlib.util
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_ray import results, run
+from fer_ray.config import KEYS, RunConfig
+from fer_ray.errors import UserError, nearest
+from fer_ray.models import zoo
+from fer_ray.space import Space
+
+SEED_KEY, FRACTION_KEY, MODEL_KEY = "training.seed", "data.real_fraction", "model.name"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it runs.
+
+    Attributes:
+        space: with the axes and seeds of the command line.
+        fixed: flat config of everything that is neither axis nor seed.
+        configs: every run, those expected to take longest first, so that the last ones to end are short.
+        experiment: the opened data.
+        notes: decisions to say aloud, a line each.
+    """
+
+    space: Space
+    fixed: Mapping[str, Any]
+    configs: tuple[RunConfig, ...]
+    experiment: run.Experiment
+    notes: tuple[str, ...]
+
+    @property
+    def is_demo(self) -> bool:
+        return self.fixed["data.source"] == run.DEMO
+
+    def run_id(self, config: RunConfig) -> str:
+        """The folder name of a run."""
+        return config.run_id(self.experiment.signature(config))
+
+    def info(self) -> dict[str, Any]:
+        """What `sweep.json` says of the design and the data."""
+        real, synthetic = self.experiment.real, self.experiment.synthetic
+        return {
+            "space": self.space.name,
+            "question": self.space.question,
+            "axes": {key: list(values) for key, values in self.space.axes.items()},
+            "seeds": list(self.space.seeds),
+            "rows": self.space.rows,
+            "columns": self.space.columns,
+            "metric": self.space.metric,
+            "fixed": dict(self.fixed),
+            "demo": self.is_demo,
+            "num_train_images": self.fixed["data.num_train_images"],
+            "data": {
+                "name": real.name,
+                "digest": real.digest,
+                "classes": list(real.classes),
+                "validation": self.experiment.splits.validation_name,
+                "test": self.experiment.splits.test_name,
+                "synthetic_name": synthetic.name if synthetic else None,
+                "synthetic_digest": synthetic.digest if synthetic else None,
+                "notes": list(self.notes),
+            },
+        }
+
+
+def space_names() -> list[str]:
+    """Names of the installed spaces."""
+    import fer_ray.search_spaces
+
+    return [module.name for module in pkgutil.iter_modules(fer_ray.search_spaces.__path__)]
+
+
+def load_space(name: str) -> Space:
+    """A space by name, or from a user's own .py file that defines SPACE. Raises UserError otherwise."""
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"--space {name}: no such file")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # a user's own code may raise anything
+            raise UserError(f"--space {name}: {type(error).__name__}: {error}") from error
+    elif name in space_names():
+        module = importlib.import_module(f"fer_ray.search_spaces.{name}")
+    else:
+        raise UserError(f"--space: no space {name!r}{nearest(name, space_names())}; or give a .py file")
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, Space):
+        raise UserError(f"--space {name}: expected the file to define SPACE, a fer_ray.space.Space")
+    return space
+
+
+def make(
+    space: Space,
+    values: Mapping[str, Any],
+    *,
+    axes: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int] | None,
+    small: bool,
+) -> Plan:
+    """Plans every cell of a space with every seed.
+
+    Args:
+        space: the design.
+        values: flat config keys from the command line, the same for every run.
+        axes: axes from the command line, which replace or extend those of the space.
+        seeds: seeds from the command line.
+        small: take the space's small form.
+
+    Raises:
+        UserError: a key is both axis and fixed, a value is out of bounds, data cannot be opened or cannot fill a cell.
+    """
+    is_demo = values.get("data.source", run.DEMO) == run.DEMO
+    overrides = {**space.base, **(space.demo if is_demo else {}), **(space.small if small else {})}
+    default_seeds = overrides.pop(SEED_KEY, space.seeds)
+    if SEED_KEY in values:
+        raise UserError(f"{SEED_KEY} is varied by the sweep itself; pass --seeds {values[SEED_KEY]}")
+    whole = {**space.axes, **axes}
+    for key in values.keys() & whole.keys():
+        raise UserError(f"{key} is an axis of space {space.name}, it cannot be set to {values[key]!r} for all trials")
+    for key in whole:
+        if key not in KEYS:
+            raise UserError(f"axis {key!r} of space {space.name} is no config key{nearest(key, KEYS)}")
+    for name in whole.get(MODEL_KEY, ()):
+        zoo.check_name(name)
+
+    base = RunConfig.from_flat({**overrides, **values})
+    if base.data.mixing != "replace" and 0 in whole.get(FRACTION_KEY, ()):
+        # Without replacement by synthetic faces a share of 0 is a cell without images.
+        whole[FRACTION_KEY] = tuple(value for value in whole[FRACTION_KEY] if value != 0)
+    space = Space(
+        name=space.name,
+        question=space.question,
+        axes={key: tuple(dict.fromkeys(items)) for key, items in whole.items()},
+        seeds=tuple(dict.fromkeys(seeds if seeds is not None else default_seeds)),
+        rows=space.rows,
+        columns=space.columns,
+        metric=space.metric,
+    )
+    configs = [base.replace({**cell, SEED_KEY: seed}) for seed in space.seeds for cell in space.cells()]
+    experiment = run.open_experiment(base)
+    notes = run.data_notes(experiment)
+    if experiment.synthetic is None and any(run.uses_synthetic(config) for config in configs):
+        raise UserError(_without_synthetic(base.data.source))
+    if base.data.num_train_images == "auto" and base.data.mixing != "add":
+        fractions = sorted({config.data.real_fraction for config in configs})
+        count = run.max_train_images(experiment, fractions, base.data.mixing)
+        notes.append(f"N = {count:,} training images in every cell, the largest that all of them can fill")
+        configs = [config.replace({"data.num_train_images": count}) for config in configs]
+    for config in {config.data.real_fraction: config for config in configs}.values():
+        run.draw(config, experiment)  # refuses what a cell cannot fill, before anything starts
+    varied = {*space.axes, SEED_KEY}
+    fixed = {key: value for key, value in configs[0].flat().items() if key not in varied}
+    ordered = sorted(configs, key=_expected_cost, reverse=True)
+    return Plan(space, fixed, tuple(ordered), experiment, tuple(notes))
+
+
+def _expected_cost(config: RunConfig) -> float:
+    size = 48 if config.data.image_size == "native" else config.data.image_size
+    return zoo.ZOO[config.model.name].gmac * size**2 * config.training.epochs
+
+
+def _without_synthetic(source: str) -> str:
+    return (
+        "this space mixes real and synthetic faces, and no --synthetic was given. Give a folder or .parquet of "
+        "generated faces, make some from the data alone with\n"
+        f"    python -m fer_ray.synthesize ppca --data {source} --per-class 1500 --out synthetic.parquet\n"
+        "or run the real-only curve with --mixing real_only"
+    )
+
+
+def check_same_design(root: Path, info: Mapping[str, Any]) -> None:
+    """Refuses another design under a name that is taken; more axis values or seeds are welcome.
+
+    Raises UserError that shows the differences.
+    """
+    if not (root / "sweep.json").exists():
+        return
+    before = results.read_json(root / "sweep.json")
+    differences = []
+    for key in {**before["fixed"], **info["fixed"]}:
+        if key.startswith("runtime.") or key in ("data.source", "data.synthetic"):
+            continue
+        old, new = before["fixed"].get(key, "an axis"), info["fixed"].get(key, "an axis")
+        if old != new:
+            differences.append(f"{key}: {old} before, {new} now")
+    for key in ("digest", "synthetic_digest"):
+        if before["data"][key] != info["data"][key]:
+            differences.append(f"data {key}: {before['data'][key]} before, {info['data'][key]} now")
+    for key, old in {**before["axes"], "seeds": before["seeds"]}.items():
+        new = info["seeds"] if key == "seeds" else info["axes"].get(key, [])
+        missing = [str(value) for value in old if value not in new]
+        if missing:
+            differences.append(f"{key}: {', '.join(missing)} before, not now")
+    if differences:
+        raise UserError(
+            f"{root} holds another sweep; give this one its own --name. Differences: " + "; ".join(differences)
+        )
+
+
+def finished_ids(root: Path) -> set[str]:
+    """Ids of the trials that are finished on disk."""
+    return {row["id"] for row in results.read_rows(root) if row["status"] == results.FINISHED}

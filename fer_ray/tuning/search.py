@@ -1,0 +1,178 @@
+"""Runs the cells of a plan through Ray Tune: starts or joins Ray, checks resources, places the trials."""
+
+import logging
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fer_ray.config import RunConfig
+from fer_ray.errors import UserError
+
+AUTOSCALER_WAIT_SECONDS = 5
+"""How long an autoscaler may take to tell what it can add, before a request counts as one that cannot be met."""
+
+TUNE_FOLDER = ".tune"
+
+QUIET = {
+    # Tune's own logger callbacks and folders per trial are not needed: a trial writes its own files.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C comes to us, who know what to say about it.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "PYTHONWARNINGS": "ignore::FutureWarning:ray",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial asks for, and how many run at once; `concurrency` None fills the cluster."""
+
+    cpus_per_trial: float = 1
+    gpus_per_trial: float = 0
+    concurrency: int | None = None
+
+
+def local_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def start_ray(address: str | None) -> None:
+    """Starts Ray on this machine's cores, bound to loopback and with a token of its own, or joins a running cluster.
+
+    Raises UserError when the cluster does not answer.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
+    if address is None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    try:
+        if address is None:
+            ray.init(
+                num_cpus=local_cores(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--address {address}: Ray cannot be reached or started ({str(error).splitlines()[0]}). "
+            "Check the address with `ray status`, and RAY_AUTH_TOKEN if the cluster asks for one"
+        ) from error
+
+
+def check_resources(resources: Resources) -> None:
+    """Raises UserError within 10 s if no node, present or one that an autoscaler may add, can hold one trial."""
+    wanted = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
+    deadline = time.monotonic() + AUTOSCALER_WAIT_SECONDS
+    while True:
+        nodes = _node_resources()
+        if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+            return
+        if not _has_autoscaler() or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
+    raise UserError(
+        f"a trial asks for {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs on one node; the cluster's largest nodes "
+        f"have {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs, and nothing larger can be added. "
+        "Lower --cpus-per-trial or --gpus-per-trial"
+    )
+
+
+def _node_resources() -> list[dict[str, float]]:
+    """Resources of every node that lives, and of every kind of node that the autoscaler may add."""
+    import ray
+    from ray._private.state import state
+
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    config = state.get_cluster_config()
+    if config is not None:
+        nodes += [dict(group.resources) for group in config.node_group_configs if group.max_count != 0]
+    return nodes
+
+
+def _has_autoscaler() -> bool:
+    from ray._private.state import state
+
+    return state.get_cluster_config() is not None or "RAY_CLUSTER_NAME" in os.environ
+
+
+def slots(resources: Resources) -> int:
+    """Trials that the cluster as it stands can hold at once, at least 1."""
+    import ray
+
+    total = ray.cluster_resources()
+    fit = [
+        total.get(name, 0) // amount
+        for name, amount in (("CPU", resources.cpus_per_trial), ("GPU", resources.gpus_per_trial))
+        if amount
+    ]
+    held = int(min(fit, default=1)) or 1
+    return min(held, resources.concurrency or held)
+
+
+def run_cells(
+    cells: list[tuple[str, RunConfig]],
+    root: Path,
+    resources: Resources,
+    console: Console,
+    *,
+    already_finished: int,
+) -> int:
+    """Runs every cell through Tune to its end; returns how many failed. Ray must be started.
+
+    Args:
+        cells: id and config of each run, in the order in which they start.
+        root: the results folder, which every node can write to.
+    """
+    from ray import tune
+
+    from fer_ray.tuning.live import LiveView
+    from fer_ray.tuning.trial import trial
+
+    specs: list[dict[str, Any]] = [
+        {"id": run_id, "config": config.flat(), "root": str(root)} for run_id, config in cells
+    ]
+    trainable = tune.with_resources(trial, {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial})
+    with LiveView(console, specs, already_finished=already_finished, slots=slots(resources)) as view:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"cell": tune.grid_search(specs)},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=resources.concurrency,
+                trial_name_creator=lambda trial: trial.config["cell"]["id"],
+                trial_dirname_creator=lambda trial: trial.config["cell"]["id"],
+            ),
+            run_config=tune.RunConfig(
+                name=TUNE_FOLDER, storage_path=str(root), verbose=0, callbacks=[view], log_to_file=False
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            # Tune's own record; ours are the trials' files, from which a sweep goes on.
+            shutil.rmtree(root / TUNE_FOLDER, ignore_errors=True)
+        return view.failed
+
+
+def stop_ray() -> None:
+    """Leaves the cluster; a Ray that `start_ray` started on this machine ends with it."""
+    import ray
+
+    ray.shutdown()
