@@ -98,6 +98,34 @@ def config_values(arguments: argparse.Namespace, flags: dict[str, str]) -> dict[
     return values
 
 
+def number(
+    kind: type[int] | type[float] = float,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> Callable[[str], float]:
+    """An argparse type: a number within bounds, whose error says what was expected."""
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (("above", above), ("at least", least), ("at most", most))
+        if bound is not None
+    ]
+    expected = ("a whole number " if kind is int else "a number ") + " and ".join(bounds)
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}") from None
+        inside = (above is None or value > above) and (least is None or value >= least)
+        if not inside or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
+        return value
+
+    return parse
+
+
 def split_list(text: str) -> list[str]:
     """`"a, b"` as ["a", "b"]."""
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -119,7 +147,7 @@ def writable_folder(path: Path) -> Path:
 
 def stderr_console() -> Console:
     """Where progress and notes go; results go to standard output."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def main(command: Callable[[Sequence[str]], int]) -> NoReturn:

@@ -95,7 +95,7 @@ class TrainingConfig(_Group):
     """How long, in which batches, and which epoch is kept."""
 
     epochs: Annotated[int, Field(ge=1)] = Field(20, description="passes over N nominal images")
-    batch_size: Annotated[int, Field(ge=2)] = Field(64, description="images per optimizer step")
+    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="images per optimizer step")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="drives initialisation, order, augmentation and the draw of the training images"
     )

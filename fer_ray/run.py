@@ -1,5 +1,6 @@
 """One run: a config in, a row and files out. Called by `fer_ray.train`, the Ray trial and `fer_ray.bench` alike."""
 
+import contextlib
 import platform
 import shlex
 import time
@@ -35,8 +36,8 @@ class Experiment:
         return self.real.classes
 
     def signature(self, config: RunConfig) -> str:
-        """The config's signature on this data; synthetic faces that it does not use are left out."""
-        used = self.synthetic if uses_synthetic(config) else None
+        """The config's signature on this data; synthetic faces that give it neither images nor classes are left out."""
+        used = self.synthetic if uses_synthetic(config) or config.data.classes == "common" else None
         return config.signature(self.real.digest, used.digest if used else None)
 
 
@@ -177,12 +178,20 @@ def execute(
     except loop.TrainingFailed as failure:
         error = str(failure)
 
+    # As executed: the same threads, device and precision give the same numbers again.
+    repeated = config.replace(
+        {
+            "runtime.threads": runtime.threads,
+            "runtime.precision": runtime.precision,
+            "runtime.device": runtime.device.type,
+        }
+    )
     row: dict[str, Any] = {
         "id": run_id,
         "signature": signature,
         "status": results.FAILED if error else results.FINISHED,
         "error": error,
-        **config.flat(),
+        **repeated.flat(),
         "data.num_train_images": num_train_images,
         "data.image_size": size,
         "data.normalization": normalization(config),
@@ -224,14 +233,6 @@ def execute(
         row,
         pd.DataFrame([{"id": run_id, **r} for r in epoch_rows], columns=list(results.EPOCH_COLUMNS)),
         pd.concat(parts, ignore_index=True),
-    )
-    # As executed: the same threads, device and precision give the same numbers again.
-    repeated = config.replace(
-        {
-            "runtime.threads": runtime.threads,
-            "runtime.precision": runtime.precision,
-            "runtime.device": runtime.device.type,
-        }
     )
     folder = out / "trials" / run_id
     files: dict[str, bytes | str | Path] = {
@@ -278,7 +279,7 @@ def _predictions(
 def write_failure(config: RunConfig, run_id: str, out: Path, error: str, detail: str) -> dict[str, Any]:
     """Writes the row of a run that ended with an error of the program or of its worker; returns it.
 
-    `detail` goes to `traceback.txt` in the trial's folder.
+    `detail` goes to `traceback.txt` in the trial's folder. Where not even this can be written, the row is only returned.
     """
     row = {"id": run_id, "status": results.FAILED, "error": error, **config.flat()}
     empty = pd.DataFrame(columns=list(results.EPOCH_COLUMNS))
@@ -288,5 +289,6 @@ def write_failure(config: RunConfig, run_id: str, out: Path, error: str, detail:
         "command.txt": repeat_command(folder) + "\n",
         "traceback.txt": detail,
     }
-    results.write_trial(folder, results.Trial(row, empty, pd.DataFrame(columns=["id", "split", "label"])), files)
+    with contextlib.suppress(UserError):
+        results.write_trial(folder, results.Trial(row, empty, pd.DataFrame(columns=["id", "split", "label"])), files)
     return row

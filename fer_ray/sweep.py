@@ -40,12 +40,17 @@ def parser() -> cli.Parser:
     parser.add_argument("--storage", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--address", help="a running Ray cluster, HOST:PORT or auto (default: this machine)")
     parser.add_argument(
-        "--cpus-per-trial", type=_positive, metavar="N", help="CPUs of one trial (default: its threads)"
+        "--cpus-per-trial", type=cli.number(above=0), metavar="N", help="CPUs of one trial (default: its threads)"
     )
     parser.add_argument(
-        "--gpus-per-trial", type=_share, metavar="SHARE", help="0 to 1 GPU (default: 1 where there are GPUs, else 0)"
+        "--gpus-per-trial",
+        type=cli.number(least=0, most=1),
+        metavar="SHARE",
+        help="0 to 1 GPU (default: 1 where there are GPUs, else 0)",
     )
-    parser.add_argument("--concurrency", type=_count, metavar="N", help="trials at once (default: as many as fit)")
+    parser.add_argument(
+        "--concurrency", type=cli.number(int, least=1), metavar="N", help="trials at once (default: as many as fit)"
+    )
     parser.add_argument("--again", action="store_true", help="train finished trials anew")
     parser.add_argument("--dry-run", action="store_true", help="print trials, cost and resources; start nothing")
     cli.add_config_flags(parser, cli.COMMON_FLAGS)
@@ -56,7 +61,8 @@ def command(arguments: Sequence[str]) -> int:
     """Runs `python -m fer_ray.sweep`; returns the exit code."""
     options = parser().parse(arguments)
     values = cli.config_values(options, cli.COMMON_FLAGS)
-    values.setdefault("runtime.threads", 1)
+    if values.get("runtime.threads", "auto") == "auto":
+        values["runtime.threads"] = 1
     axes = _axes(options)
     seeds = _seeds(options.seeds)
     console = cli.stderr_console()
@@ -85,10 +91,10 @@ def command(arguments: Sequence[str]) -> int:
             f"{from_before} of {len(plan.configs)} trials are finished already and kept (--again trains them)"
         )
 
-    from fer_ray.tuning import preflight
-
     resources = _resources(options, plan.configs[0])
     if options.dry_run:
+        from fer_ray.tuning import preflight
+
         _print_dry_run(plan, configs, preflight.measure(plan, configs), resources, console)
         return 0
 
@@ -96,15 +102,11 @@ def command(arguments: Sequence[str]) -> int:
     from fer_ray.training.runtime import provenance
 
     cli.writable_folder(root)
-    results.write_json(root / "sweep.json", info | {"machine": platform.node(), **provenance()})
-    if configs:
-        if not plan.is_demo:
-            cost = preflight.measure(plan, configs)
-            preflight.rehearse(plan, configs, cost, root)
-            _print_cost(cost, len(configs), resources, console, options.small)
-        code = _run(plan, configs, root, resources, options, console, from_before)
-    else:
-        code = 0
+    try:
+        results.write_json(root / "sweep.json", info | {"machine": platform.node(), **provenance()})
+    except OSError as error:
+        raise UserError(f"cannot write {root / 'sweep.json'}: {error.strerror or error}") from error
+    code = _run(plan, configs, root, resources, options, console, from_before) if configs else 0
     return _report(root, console, code)
 
 
@@ -118,13 +120,17 @@ def _run(
     from_before: int,
 ) -> int:
     from fer_ray import results
-    from fer_ray.tuning import search
+    from fer_ray.tuning import preflight, search
 
     interrupted = False
     cells = [(plan.run_id(config), config) for config in configs]
     try:
         search.start_ray(options.address)
         search.check_resources(resources)
+        if not plan.is_demo:
+            cost = preflight.measure(plan, configs)
+            preflight.rehearse(plan, configs, cost, root)
+            _print_cost(cost, len(configs), resources, console, options.small)
         search.run_cells(cells, root, resources, console, already_finished=from_before)
     except KeyboardInterrupt:
         interrupted = True
@@ -149,17 +155,19 @@ def _report(root: Path, console: "Console", code: int) -> int:
     from fer_ray import results
     from fer_ray.analysis import report
 
-    if code == cli.INTERRUPTED and not results.read_rows(root):
+    if code and not any(row["status"] == results.FINISHED for row in results.read_rows(root)):
+        console.print(f"no trial finished, so there is nothing to compare; {root}/trials says why each failed")
         return code
-    report.write_report(root, console=Console())
+    *_, dashboard = report.write_report(root, console=Console())
+    print(f"dashboard: {dashboard}")
     return code
 
 
 def _axes(options: Any) -> dict[str, tuple[Any, ...]]:
     axes: dict[str, tuple[Any, ...]] = {}
-    if options.models:
+    if options.models is not None:
         axes["model.name"] = tuple(cli.split_list(options.models))
-    if options.fractions:
+    if options.fractions is not None:
         try:
             axes["data.real_fraction"] = tuple(float(text) for text in cli.split_list(options.fractions))
         except ValueError:
@@ -186,20 +194,15 @@ def _check_table_axes(options: Any, plan: "Plan") -> None:
 
 
 def _resources(options: Any, config: RunConfig) -> "Resources":
+    from fer_ray.training.runtime import has_gpu
     from fer_ray.tuning.search import Resources
 
     threads = config.runtime.threads
     cpus = options.cpus_per_trial or (threads if isinstance(threads, int) else 1)
     gpus = options.gpus_per_trial
     if gpus is None:
-        gpus = 0 if config.runtime.device == "cpu" else _gpus_here()
+        gpus = 0 if config.runtime.device == "cpu" else int(has_gpu())
     return Resources(cpus, gpus, options.concurrency)
-
-
-def _gpus_here() -> int:
-    import torch
-
-    return int(torch.cuda.is_available())
 
 
 def _name(plan: "Plan") -> str:
@@ -232,27 +235,6 @@ def _print_dry_run(
     console.print(
         f"each trial: {resources.cpus_per_trial:g} CPUs, {resources.gpus_per_trial:g} GPUs; nothing was started"
     )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if value <= 0:
-        raise ValueError
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

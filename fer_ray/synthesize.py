@@ -3,7 +3,7 @@
 import argparse
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -44,13 +44,17 @@ def ppca_parser() -> cli.Parser:
         "--data", required=True, metavar="PATH", help="real faces: a folder, .csv, .parquet or .zip, or demo (required)"
     )
     parser.add_argument(
-        "--per-class", type=_at_least(1), required=True, metavar="N", help="faces to make of each class (required)"
+        "--per-class",
+        type=cli.number(int, least=1),
+        required=True,
+        metavar="N",
+        help="faces to make of each class (required)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet file to write (required)")
-    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=cli.number(int, least=0), default=0, metavar="N", help="default: 0")
     parser.add_argument(
         "--components",
-        type=_at_least(1),
+        type=cli.number(int, least=1),
         default=64,
         metavar="N",
         help="principal components of a class, at most its training faces less 1 (default: 64)",
@@ -150,21 +154,6 @@ def _check_out(path: Path) -> None:
     if not path.parent.is_dir():
         raise UserError(f"--out {path}: there is no folder {path.parent}; make it, or choose another")
     cli.writable_folder(path.parent)
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    """An argparse type for whole numbers from `minimum` up."""
-
-    def number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = minimum - 1
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number, at least {minimum}")
-        return value
-
-    return number
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """One run without Ray: the same config gives the same numbers as the trial of a sweep."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,11 @@ def command(arguments: Sequence[str]) -> int:
     config = base.replace(values)
 
     from fer_ray import results
+    from fer_ray.data import augment
     from fer_ray.models import zoo
 
     zoo.check_name(config.model.name)
+    augment.resolve(config.augmentation)
     cli.writable_folder(options.out)
     console = cli.stderr_console()
 
@@ -92,16 +95,17 @@ def summary(row: dict[str, Any]) -> str:
 
 
 def _read_config(path: Path) -> RunConfig:
-    from pydantic import ValidationError
-
     try:
-        return RunConfig.model_validate_json(path.read_bytes())
+        groups = json.loads(path.read_bytes())
+        return RunConfig.from_flat(
+            {f"{group}.{name}": groups[group][name] for group in groups for name in groups[group]}
+        )
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise UserError(f"--config {path}: {key}: {problem['msg']}") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--config {path}: expected the config.json of a trial ({error})") from error
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from error
 
 
 if __name__ == "__main__":

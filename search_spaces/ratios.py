@@ -25,16 +25,14 @@ SPACE = Space(
     demo={
         "training.seed": (0,),
         "data.image_size": 32,
-        "data.num_train_images": 700,
+        "data.num_train_images": 600,
         "augmentation.preset": "flip",
         "training.epochs": 2,
-        "training.batch_size": 16,
     },
     small={
         "training.seed": (0,),
         "data.image_size": 32,
         "data.num_train_images": 2000,
         "training.epochs": 4,
-        "training.batch_size": 32,
     },
 )

@@ -11,6 +11,5 @@ SPACE = Space(
         "data.image_size": 32,
         "data.num_train_images": 128,
         "training.epochs": 1,
-        "training.batch_size": 32,
     },
 )

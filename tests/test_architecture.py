@@ -21,6 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "results": {"config"},
     "cli": {"config"},
     "data": {"config", "labels"},
+    "synthesis": {"config", "labels", "data"},
     "models": {"config"},
     "training": {"config", "data", "models", "metrics"},
     "run": {"config", "labels", "metrics", "space", "data", "models", "training", "results"},
@@ -58,6 +59,7 @@ LIGHT = {
     "fer_ray.cli": {"torch", "ray"},
     "fer_ray.sweep": {"torch", "ray"},
     "fer_ray.train": {"torch", "ray"},
+    "fer_ray.synthesize": {"torch", "ray"},
     "fer_ray.analysis": {"torch", "ray"},
     "fer_ray.analysis.__main__": {"torch", "ray"},
 }

@@ -15,7 +15,7 @@ Numbers = dict[str, Array]
 def draw(p: Numbers, size: int, rng: np.random.Generator) -> Array:
     """Grey images in [0, 1], float32 [n, size * size], row by row; `rng` makes the noise.
 
-    `p` holds the traits of every image by name, float32 [n, 1]: the identity, the circumstances, and the intensity of each
+    `p` holds the traits of every image by name, float32 [n, 1]: identity, circumstances, and the intensity of each
     action unit, `au1` to `au43`. Pixels lie in one axis because numpy broadcasts [n, 1] over it fastest.
     """
     row, column = np.divmod(np.arange(size * size, dtype=np.float32), size)
@@ -46,7 +46,7 @@ class _Pen:
     def inside(self, distance: Array) -> Array:
         """Coverage of pixels at a signed distance from an edge, positive inside."""
         coverage = distance * self.pixels + 0.5
-        return np.clip(coverage, 0, 1, out=coverage)
+        return coverage.clip(0, 1, out=coverage)
 
     def ellipse(self, x: Array, y: Array, width: Array | float, height: Array | float) -> Array:
         """Coverage of an ellipse around the origin with these half axes."""
@@ -89,14 +89,14 @@ def _skin_folds(pen: _Pen, p: Numbers, side: Array, y: Array) -> None:
     t = np.clip((y - 0.12) / 0.36, 0, 1)
     fold = p["nose_width"] + 0.04 + (0.12 + 0.12 * p["au12"]) * t
     reach = pen.inside(y - 0.12) * pen.inside(0.48 - y)
-    pen.shade(pen.inside(0.024 - np.abs(side - fold)) * reach * (0.2 * p["age"] + 0.8 * pull), 0.45)
+    pen.shade(pen.inside(0.03 - np.abs(side - fold)) * reach * (0.2 * p["age"] + 0.8 * pull), 0.45)
     brow_y = p["eye_y"] - p["brow_gap"]
-    furrow = pen.inside(0.026 - np.abs(side - 0.06)) * pen.inside(0.13 - np.abs(y - brow_y - 0.02))
+    furrow = pen.inside(0.03 - np.abs(side - 0.065)) * pen.inside(0.13 - np.abs(y - brow_y - 0.02))
     pen.shade(furrow * p["au4"], 0.35)
-    two_lines = np.abs(np.abs(y - brow_y + 0.21 + 0.06 * p["au1"] - 0.15 * side * side) - 0.05)
-    pen.shade(pen.inside(0.018 - two_lines) * pen.inside(0.42 - side) * (p["au1"] * (0.2 + 0.8 * p["au2"])), 0.45)
+    two_lines = np.abs(np.abs(y - brow_y + 0.23 + 0.06 * p["au1"] - 0.15 * side * side) - 0.06)
+    pen.shade(pen.inside(0.024 - two_lines) * pen.inside(0.42 - side) * (p["au1"] * (0.2 + 0.8 * p["au2"])), 0.45)
     three_lines = np.abs(np.abs(np.abs(y + 0.02 + 0.5 * side) - 0.04) - 0.04)
-    pen.shade(pen.inside(0.022 - three_lines) * pen.inside(0.15 - side) * p["au9"], 0.35)
+    pen.shade(pen.inside(0.025 - three_lines) * pen.inside(0.15 - side) * p["au9"], 0.35)
     pen.shade(_bump(side, y - p["mouth_y"] - 0.26, 0.16, 0.06) * p["au17"], 0.6)
 
 
@@ -114,7 +114,7 @@ def _mouth(pen: _Pen, p: Numbers, x: Array, y: Array) -> None:
     width = p["mouth_width"] * spread
     t = np.clip(np.abs(x) / width, 0, 1)
     bow = 1 - t * t
-    corner = 0.26 * p["au15"] - 0.32 * p["au12"] + 0.06 * p["au20"]
+    corner = 0.32 * p["au15"] - 0.36 * p["au12"] + 0.06 * p["au20"]
     middle = p["mouth_y"] + 0.1 * p["au12"] - 0.1 * p["au15"] - 0.05 * p["au17"] + p["tilt"] * x
     line = y - middle - corner * t * t
     part = p["au25"] * (0.05 + 0.06 * p["au20"] + 0.07 * p["au12"])
@@ -132,7 +132,7 @@ def _mouth(pen: _Pen, p: Numbers, x: Array, y: Array) -> None:
     lower_teeth = pen.inside(line - bottom + 0.08) * np.minimum(1, 1.5 * p["au16"] + 0.8 * p["au20"])
     pen.fill(hole * np.maximum(upper_teeth, lower_teeth), 1.0)
     closed = np.clip(1 - gap / 0.06, 0, 1)
-    pen.fill(pen.inside(0.03 - np.abs(line - 0.5 * (top + bottom))) * ends * closed, 0.12)
+    pen.fill(pen.inside(0.04 - np.abs(line - 0.5 * (top + bottom))) * ends * closed, 0.12)
     pen.shade(_bump(x, y - middle - lower - 0.06, 0.7 * width, 0.06), 0.75)
 
 
@@ -159,7 +159,7 @@ def _eyes(pen: _Pen, p: Numbers, side: Array, sign: Array, y: Array) -> None:
 def _brows(pen: _Pen, p: Numbers, side: Array, y: Array) -> None:
     start = p["eye_x"] - 0.55 * p["brow_length"] - 0.05 * p["au4"]
     s = np.clip((side - start) / p["brow_length"], 0, 1)
-    inner = -0.2 * p["au1"] + 0.2 * p["au4"] * (1 - 0.7 * p["au1"]) + 0.08 * p["au9"]
+    inner = -0.24 * p["au1"] + 0.24 * p["au4"] * (1 - 0.7 * p["au1"]) + 0.08 * p["au9"]
     outer = -0.2 * p["au2"] + 0.02 * p["au4"] + 0.06 * p["au1"] * (1 - p["au2"])
     arch = (p["brow_arch"] + 0.05 * p["au2"]) * 4 * s * (1 - s)
     line = p["eye_y"] - p["brow_gap"] + inner * (1 - s) + outer * s - arch

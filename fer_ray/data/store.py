@@ -227,6 +227,10 @@ def _write_entry(entries: Path, samples: Samples) -> str:
         _save_in_order(staging / "images.npy", samples.images, order)
         for name, values in fields.items():
             np.save(staging / f"{name}.npy", values)
+        # Pages not yet on the disk would count as private memory of the process that maps them.
+        for file in staging.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         sizes = {file.stem: file.stat().st_size for file in staging.iterdir()}
         meta = {"digest": digest.hexdigest()[:16], "classes": classes, "fields": sizes}
         (staging / "meta.json").write_text(json.dumps(meta), encoding="utf-8")

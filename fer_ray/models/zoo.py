@@ -91,5 +91,6 @@ def build(config: ModelConfig, num_classes: int) -> "nn.Module":
     if not pretrained:
         for block in model.modules():
             if getattr(block, "has_skip", False):  # timm's inverted residual blocks
-                nn.init.zeros_(getattr(block, "bn3", block.bn2).weight)
+                last_norm = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
+                nn.init.zeros_(last_norm.weight)
     return model

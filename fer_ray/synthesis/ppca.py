@@ -8,14 +8,14 @@ C. M. Bishop, Probabilistic principal component analysis, Journal of the Royal S
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import PCA
+from sklearn.utils.extmath import randomized_svd
 
 from fer_ray.errors import UserError
 
 MIN_FACES = 2
 """A face is made of two others."""
 
-_PCA_SEED = 0  # of the randomised SVD; the fit depends on the faces alone
+_SVD_SEED = 0  # of the randomised SVD; the fit depends on the faces alone
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,20 @@ def fit(faces: np.ndarray, num_components: int) -> Model:
     if len(faces) < MIN_FACES:
         raise UserError(f"probabilistic PCA needs at least {MIN_FACES} training faces of a class, got {len(faces)}")
     pixels = faces.reshape(len(faces), -1).astype(np.float32)
+    mean = pixels.mean(axis=0)
+    pixels -= mean
     num_pixels = pixels.shape[1]
-    pca = PCA(min(num_components, len(faces) - 1, num_pixels - 1), svd_solver="randomized", random_state=_PCA_SEED)
-    coordinates = pca.fit_transform(pixels)
+    num_components = min(num_components, len(faces) - 1, num_pixels - 1)
+    left, singular, components = randomized_svd(pixels, num_components, n_iter=4, random_state=_SVD_SEED)
+    coordinates = left * singular
     # Divided by n, as maximum likelihood has it. Equal faces leave no variance, and nothing may be divided by 0.
-    eigenvalues = np.maximum(coordinates.var(axis=0, dtype=np.float64), 1e-6)
-    total = pixels.var(axis=0, dtype=np.float64).sum()
+    eigenvalues = np.maximum(singular.astype(np.float64) ** 2 / len(faces), 1e-6)
+    total = np.square(pixels).mean(axis=0, dtype=np.float64).sum()
     noise = max(total - eigenvalues.sum(), 0.0) / (num_pixels - len(eigenvalues))
     scales = np.sqrt(np.maximum(eigenvalues - noise, 0.0))
     return Model(
-        mean=pca.mean_.reshape(faces.shape[1:]),
-        loadings=(scales[:, None] * pca.components_).astype(np.float32),
+        mean=mean.reshape(faces.shape[1:]),
+        loadings=(scales[:, None] * components).astype(np.float32),
         latents=(coordinates * (scales / eigenvalues)).astype(np.float32),
         posterior_std=np.sqrt(noise / eigenvalues).astype(np.float32),
         explained=min(eigenvalues.sum() / total, 1.0) if total else 1.0,

@@ -77,6 +77,8 @@ def fit(
     model = build_model().to(memory_format=torch.channels_last).to(runtime.device)
     optimizer = optim.build(model, config.optimizer)
     augmentation = augment.resolve(config.augmentation)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if config.model.weights == "none" else []
+    momenta = [norm.momentum or 0.0 for norm in norms]
     generator = torch.Generator().manual_seed(seed)
     batch_size = min(config.training.batch_size, data.num_nominal)
     steps_per_epoch = max(1, round(data.num_nominal / batch_size))
@@ -97,6 +99,10 @@ def fit(
             learning_rate = schedules.learning_rate_at(step, total_steps, config.optimizer)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
+            for norm, momentum in zip(norms, momenta, strict=True):
+                # From scratch the running statistics start as the mean of all batches so far; their arbitrary start
+                # (mean 0, variance 1) would otherwise outweigh the data for the first hundred steps.
+                norm.momentum = max(momentum, 1 / (step + 1))
             index = next(order)
             images = data.batches(index, augmentation, generator)
             target = labels[torch.from_numpy(index).to(runtime.device)]
@@ -112,7 +118,7 @@ def fit(
             step += 1
             # Reading a GPU's loss waits for it, so it is looked at every few steps; the step named is exact.
             if (i + 1) % FINITE_CHECK_STEPS == 0 or i + 1 == steps_per_epoch:
-                _check_finite(losses[: i + 1], step - i - 1, steps_per_epoch, learning_rate)
+                _check_finite(losses[: i + 1], epoch, steps_per_epoch, config)
         seconds = time.perf_counter() - started
         outcome.train_seconds += seconds
         outcome.images_seen += steps_per_epoch * batch_size
@@ -121,6 +127,11 @@ def fit(
             expected.flatten().cpu().numpy(), predicted.flatten().cpu().numpy(), data.num_classes
         )
         probabilities = predict(model, data.batches, data.validation, runtime)
+        if not np.isfinite(probabilities).all():
+            # The last update of an epoch has no loss after it; nor do running statistics that left float32.
+            raise TrainingFailed(
+                f"validation output is not finite after step {step} (epoch {epoch}): {_too_fast(config)}"
+            )
         validation = _summary(data.labels[data.validation], probabilities)
         row = {
             "epoch": epoch,
@@ -178,18 +189,21 @@ def _endless_order(index: np.ndarray, batch_size: int, rng: np.random.Generator)
         pending = pending[batch_size:]
 
 
-def _check_finite(losses: torch.Tensor, first_step: int, steps_per_epoch: int, learning_rate: float) -> None:
+def _check_finite(losses: torch.Tensor, epoch: int, steps_per_epoch: int, config: RunConfig) -> None:
+    """Raises TrainingFailed naming the first step, counted from 1 over the run, whose loss is not finite."""
     bad = ~torch.isfinite(losses)
     if not bad.any():
         return
-    step = first_step + int(bad.nonzero()[0]) + 1
-    cause = (
-        "the very first loss: the initial weights or the input are at fault"
-        if step == 1
-        else f"most likely the learning rate ({learning_rate:.3g} at this step) is too high; lower it, or clip "
-        "gradients with --set training.max_gradient_norm=1"
+    step = (epoch - 1) * steps_per_epoch + int(bad.nonzero()[0]) + 1
+    first = "the very first loss: the initial weights or the input are at fault"
+    raise TrainingFailed(
+        f"loss is not finite at step {step} (epoch {epoch}): {first if step == 1 else _too_fast(config)}"
     )
-    raise TrainingFailed(f"loss is not finite at step {step} (epoch {first_step // steps_per_epoch + 1}): {cause}")
+
+
+def _too_fast(config: RunConfig) -> str:
+    remedy = "" if config.training.max_gradient_norm else ", or clip gradients with --set training.max_gradient_norm=1"
+    return f"most likely the learning rate (peak {config.optimizer.learning_rate:g}) is too high; lower it{remedy}"
 
 
 def _summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

@@ -70,6 +70,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def has_gpu() -> bool:
+    """Whether torch can use a GPU here."""
+    return torch.cuda.is_available()
+
+
 def _gpu_is_present() -> bool:
     # An empty CUDA_VISIBLE_DEVICES hides the GPUs on purpose; Ray sets it for trials without one.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

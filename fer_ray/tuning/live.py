@@ -77,7 +77,7 @@ class LiveView(tune.Callback):
         self._ended[run_id] = row
         self._progress.update(self._bar, completed=len(self._ended))
         if row["status"] != results.FINISHED:
-            self._console.print(f"[red]failed[/red] {run_id}: {row['error']}")
+            self._console.print(f"failed {run_id}: {row['error']}", style="red")
         elif not self._console.is_terminal:
             self._console.print(
                 f"{len(self._ended)}/{len(self._epochs)} {run_id}: validation accuracy "
@@ -104,19 +104,19 @@ class LiveView(tune.Callback):
     def _render(self) -> Group:
         finished = [item for item in self._ended.items() if item[1]["status"] == results.FINISHED]
         table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim")
         counts = f"{len(finished)} done, {len(self._running)} running, {self.failed} failed"
         waiting = len(self._epochs) - len(self._ended) - len(self._running)
         if self._already_finished:
             counts += f", {self._already_finished} from before"
         elapsed = _duration(time.monotonic() - self._started)
-        table.add_row("[dim]state", f"{counts}, {waiting} waiting; {elapsed} so far, {self._time_left()}")
+        table.add_row("state", f"{counts}, {waiting} waiting; {elapsed} so far, {self._time_left()}")
         for run_id in self._running:
-            table.add_row("[dim]running", f"{run_id}  epoch {self._epochs_done[run_id]}/{self._epochs[run_id]}")
+            table.add_row("running", f"{run_id}  epoch {self._epochs_done[run_id]}/{self._epochs[run_id]}")
         if finished:
             best_id, best = max(finished, key=lambda item: item[1]["validation_macro_f1"])
             accuracy, f1 = best["validation_accuracy"], best["validation_macro_f1"]
-            text = f"{best_id}  validation accuracy {accuracy:.3f}, macro F1 {f1:.3f}"
-            table.add_row("[dim]best", f"[green]{text}[/green]")
+            table.add_row("best", f"{best_id}  validation accuracy {accuracy:.3f}, macro F1 {f1:.3f}", style="green")
         return Group(self._progress, table)
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fer_ray import results, run
-from fer_ray.config import KEYS, RunConfig
+from fer_ray.config import KEYS, NOT_HASHED, RunConfig
 from fer_ray.errors import UserError, nearest
 from fer_ray.models import zoo
 from fer_ray.space import Space
 
-SEED_KEY, FRACTION_KEY, MODEL_KEY = "training.seed", "data.real_fraction", "model.name"
+SEED_KEY, FRACTION_KEY = "training.seed", "data.real_fraction"
+
+NO_AXES = NOT_HASHED | {"data.classes", "data.test_split", SEED_KEY}
+"""One sweep has one data set; how a run is executed is not part of its identity; seeds are replicates."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ def make(
     Raises:
         UserError: a key is both axis and fixed, a value is out of bounds, data cannot be opened or cannot fill a cell.
     """
+    from fer_ray.data import augment  # imports torch, which a typo in the space's name need not wait for
+
     is_demo = values.get("data.source", run.DEMO) == run.DEMO
     overrides = {**space.base, **(space.demo if is_demo else {}), **(space.small if small else {})}
     default_seeds = overrides.pop(SEED_KEY, space.seeds)
@@ -128,11 +133,18 @@ def make(
     whole = {**space.axes, **axes}
     for key in values.keys() & whole.keys():
         raise UserError(f"{key} is an axis of space {space.name}, it cannot be set to {values[key]!r} for all trials")
-    for key in whole:
+    for key, items in whole.items():
         if key not in KEYS:
             raise UserError(f"axis {key!r} of space {space.name} is no config key{nearest(key, KEYS)}")
-    for name in whole.get(MODEL_KEY, ()):
-        zoo.check_name(name)
+        if key in NO_AXES:
+            raise UserError(
+                f"axis {key!r} of space {space.name}: data and machine are the same in all trials of a sweep, "
+                "and its seeds are not an axis but `seeds`"
+            )
+        if not items:
+            raise UserError(f"axis {key!r} of space {space.name} has no values")
+    if not (chosen_seeds := tuple(dict.fromkeys(default_seeds if seeds is None else seeds))):
+        raise UserError("a sweep needs at least one seed; pass for example --seeds 0,1,2")
 
     base = RunConfig.from_flat({**overrides, **values})
     if base.data.mixing != "replace" and 0 in whole.get(FRACTION_KEY, ()):
@@ -142,17 +154,20 @@ def make(
         name=space.name,
         question=space.question,
         axes={key: tuple(dict.fromkeys(items)) for key, items in whole.items()},
-        seeds=tuple(dict.fromkeys(seeds if seeds is not None else default_seeds)),
+        seeds=chosen_seeds,
         rows=space.rows,
         columns=space.columns,
         metric=space.metric,
     )
     configs = [base.replace({**cell, SEED_KEY: seed}) for seed in space.seeds for cell in space.cells()]
+    for config in configs:
+        zoo.check_name(config.model.name)
+        augment.resolve(config.augmentation)
     experiment = run.open_experiment(base)
     notes = run.data_notes(experiment)
     if experiment.synthetic is None and any(run.uses_synthetic(config) for config in configs):
         raise UserError(_without_synthetic(base.data.source))
-    if base.data.num_train_images == "auto" and base.data.mixing != "add":
+    if base.data.num_train_images == "auto":
         fractions = sorted({config.data.real_fraction for config in configs})
         count = run.max_train_images(experiment, fractions, base.data.mixing)
         notes.append(f"N = {count:,} training images in every cell, the largest that all of them can fill")

@@ -1,5 +1,6 @@
 """Before hours are spent: what a step costs, and one small pass through everything that could fail at the end."""
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -85,7 +86,10 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path) -
     by_cost = sorted(configs, key=lambda config: cost.seconds[plan.run_id(config)])
     with tempfile.TemporaryDirectory(dir=root, prefix=".rehearsal-") as scratch:
         for config in (by_cost[-1], by_cost[0]):
-            step = config.replace({"training.epochs": 1, "data.num_train_images": config.training.batch_size})
+            _, num_train_images = run.draw(config, plan.experiment)
+            enough = math.ceil(1 / (config.data.real_fraction or 1))  # for one real face
+            count = min(num_train_images, max(config.training.batch_size, enough))
+            step = config.replace({"training.epochs": 1, "data.num_train_images": count})
             try:
                 row = run.execute(step, Path(scratch), experiment=few)
             except (RuntimeError, ValueError, MemoryError) as error:

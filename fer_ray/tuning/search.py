@@ -55,16 +55,18 @@ def start_ray(address: str | None) -> None:
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # Ray binds to a loopback address only where it believes that there is no cluster; read when it is imported.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     try:
         if address is None:
             ray.init(
+                address="local",  # whatever RAY_ADDRESS says
                 num_cpus=local_cores(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
             )
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -8,6 +8,7 @@ from ray import tune
 
 from fer_ray import run
 from fer_ray.config import RunConfig
+from fer_ray.errors import UserError
 
 
 def trial(spec: dict[str, Any]) -> None:
@@ -24,7 +25,8 @@ def trial(spec: dict[str, Any]) -> None:
     try:
         row = run.execute(config, root, report=report)
     except Exception as error:  # whatever it is, the other trials must not suffer
-        row = run.write_failure(config, cell["id"], root, f"{type(error).__name__}: {error}", traceback.format_exc())
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        row = run.write_failure(config, cell["id"], root, message, traceback.format_exc())
     names = ("status", "error", "validation_accuracy", "validation_macro_f1", "wall_seconds")
     tune.report({"epoch": row.get("epochs_run") or 0, "ended": True, **{name: row.get(name) for name in names}})
 

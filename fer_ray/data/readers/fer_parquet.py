@@ -22,14 +22,16 @@ _COLUMNS = ("image", "label", "usage", "path", "valence", "arousal")
 def read(path: Path, size: Size | None) -> Samples:
     """Reads and decodes a Parquet file; `size` as in `images.decode_all`. Raises UserError naming file and row."""
     try:
-        schema = pq.read_schema(path)
-        table = pq.read_table(path, columns=[name for name in _COLUMNS if name in schema.names], memory_map=True)
+        # pq.read_table would import pyarrow.dataset for this, a third of a second.
+        with pq.ParquetFile(path, memory_map=True) as file:
+            names = file.schema_arrow.names
+            table = file.read(columns=[name for name in _COLUMNS if name in names])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
     missing = [name for name in ("image", "label") if name not in table.column_names]
     if missing:
         raise UserError(
-            f"{path} has no column {' and no column '.join(map(repr, missing))}; columns: {', '.join(schema.names)}. "
+            f"{path} has no column {' and no column '.join(map(repr, missing))}; columns: {', '.join(names)}. "
             "Expected image (bytes of an image file), label, and optionally usage, path, valence, arousal"
         )
     if not table.num_rows:
@@ -38,7 +40,7 @@ def read(path: Path, size: Size | None) -> Samples:
     if not (pa.types.is_binary(encoded.type) or pa.types.is_large_binary(encoded.type)):
         raise UserError(f"{path}, column image: expected bytes of image files, got {encoded.type}")
     _refuse_nulls(path, table, [name for name in ("image", "label", "usage") if name in table.column_names])
-    labels, classes = _labels(path, table["label"])
+    labels, classes = _labels(path, table)
     blobs = encoded.to_pylist()
     files = table["path"] if "path" in table.column_names else None
 
@@ -52,20 +54,21 @@ def read(path: Path, size: Size | None) -> Samples:
     )
 
 
-def _labels(path: Path, column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(path: Path, table: pa.Table) -> tuple[np.ndarray, tuple[str, ...]]:
+    column = table["label"]
     if not pa.types.is_integer(column.type):
         codes, names = _encoded(path, column)
         classes = tuple(dict.fromkeys(canonical(name) for name in names))
         lookup = np.array([classes.index(canonical(name)) for name in names], np.int16)
         return lookup[codes], classes
-    metadata = pq.read_schema(path).metadata or {}
+    metadata = table.schema.metadata or {}
     if b"label_names" not in metadata:
         raise UserError(
             f"{path}: labels are numbers, but the schema's metadata has no label_names (names separated by commas), "
             "so nothing says which number is which expression; add it, or store names in the column label"
         )
     names = [canonical(name) for name in metadata[b"label_names"].decode().split(",")]
-    numbers = column.to_numpy()
+    numbers = _numbers(column, np.int64)
     wrong = np.flatnonzero((numbers < 0) | (numbers >= len(names)))
     if len(wrong):
         row = int(wrong[0])
@@ -91,18 +94,23 @@ def _splits(path: Path, column: pa.ChunkedArray) -> np.ndarray:
 
 def _encoded(path: Path, column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """A text column as codes into its distinct values."""
-    try:
-        array = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
-    except pa.ArrowException as error:
-        raise UserError(f"{path}: expected text, got a column of type {column.type}") from error
-    return array.indices.to_numpy(), array.dictionary.to_pylist()
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UserError(f"{path}: labels and usages are text, or labels whole numbers, got a column of {column.type}")
+    array = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
+    return _numbers(array.indices, np.int64), array.dictionary.to_pylist()
+
+
+def _numbers(column: pa.Array | pa.ChunkedArray, dtype: type) -> np.ndarray:
+    # to_numpy() would import pandas for this, a third of a second.
+    return np.array(column.to_pylist(), dtype)
 
 
 def _affect(path: Path, table: pa.Table, name: str) -> np.ndarray | None:
     if name not in table.column_names:
         return None
     try:
-        return table[name].cast(pa.float32()).to_numpy()
+        return _numbers(table[name].cast(pa.float32()), np.float32)
     except pa.ArrowException as error:
         raise UserError(f"{path}, column {name}: expected numbers in [-1, 1], got {table[name].type}") from error
 
