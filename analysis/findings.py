@@ -1,5 +1,6 @@
 """What a study found: the headline in words, and the paired differences along the column axis as a table."""
 
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
@@ -36,7 +37,9 @@ def difference_table(study: Study, replicates: Replicates, metric: str, differen
         names.append(", ".join(value_text(plain(value)) for value in values))
         entries.append([_entry(found.get(level)) for level in levels])
     effects = {level: stats.effect(study, replicates, metric, study.columns, level, base) for level in levels}
-    means = pd.DataFrame([vars(effect) for effect in effects.values() if effect], [k for k, v in effects.items() if v])
+    known = {level: effect for level, effect in effects.items() if effect is not None}
+    columns = [field.name for field in fields(stats.Effect)]
+    means = pd.DataFrame([vars(effect) for effect in known.values()], list(known), columns)
     means = means.rename(columns={"mean": "difference"}).assign(p_holm=stats.holm(means["p_value"]))
     if len(names) > 1:
         names.append("mean")

@@ -37,8 +37,9 @@ def write_report(
     built = {name: tables.build(study, numbers[name], name) for name in tables.TABLE_METRICS}
     if len(study.axes[study.columns]) > 1:
         differences = stats.differences(study, replicates, metric, study.columns, baseline(study))
-        built["differences"] = [difference_table(study, replicates, metric, differences)]
-        numbers["differences"] = differences
+        if len(differences):
+            built["differences"] = [difference_table(study, replicates, metric, differences)]
+            numbers["differences"] = differences
     findings = headline(study, replicates, metric)
     _print(console, [table for name in tables.TABLE_METRICS for table in built[name]], findings)
     # plotly takes half a second to import, and the tables need not wait for it.

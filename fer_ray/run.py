@@ -279,7 +279,7 @@ def _predictions(
 def write_failure(config: RunConfig, run_id: str, out: Path, error: str, detail: str) -> dict[str, Any]:
     """Writes the row of a run that ended with an error of the program or of its worker; returns it.
 
-    `detail` goes to `traceback.txt` in the trial's folder. Where not even this can be written, the row is only returned.
+    `detail` goes to its `traceback.txt`. Where not even this can be written, the row is still returned.
     """
     row = {"id": run_id, "status": results.FAILED, "error": error, **config.flat()}
     empty = pd.DataFrame(columns=list(results.EPOCH_COLUMNS))

@@ -129,7 +129,7 @@ def _run(
         search.check_resources(resources)
         if not plan.is_demo:
             cost = preflight.measure(plan, configs)
-            preflight.rehearse(plan, configs, cost, root)
+            preflight.rehearse(plan, configs, cost, root, results.read_json(root / "sweep.json"))
             _print_cost(cost, len(configs), resources, console, options.small)
         search.run_cells(cells, root, resources, console, already_finished=from_before)
     except KeyboardInterrupt:

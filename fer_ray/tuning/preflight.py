@@ -3,14 +3,15 @@
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from fer_ray import run
+from fer_ray import results, run
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
 from fer_ray.tuning.plan import Plan
@@ -71,7 +72,7 @@ def measure(plan: Plan, configs: Sequence[RunConfig]) -> Cost:
     return Cost(seconds)
 
 
-def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path) -> None:
+def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, info: Mapping[str, Any]) -> None:
     """One step of the largest and the smallest cell, one evaluation, one table and one dashboard, in a scratch folder.
 
     Raises UserError naming the step that failed, so that nothing fails hours in.
@@ -98,4 +99,5 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path) -
                 ) from error
             if row["error"]:
                 raise UserError(f"one step of {plan.run_id(config)} failed before the sweep: {row['error']}")
+        results.write_json(Path(scratch) / "sweep.json", dict(info))
         report.write_report(Path(scratch), console=Console(quiet=True))
