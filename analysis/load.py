@@ -101,7 +101,8 @@ def plain(value: Any) -> Any:
 
 def where(frame: pd.DataFrame, key: str, value: Any) -> pd.DataFrame:
     """The rows whose column `key` has an axis value; a missing value stands for None, which `==` would not find."""
-    return frame[[plain(found) == value for found in frame[key]]]
+    # A plain list would be taken for column names when the frame is empty.
+    return frame[pd.Series([plain(found) == value for found in frame[key]], frame.index, dtype=bool)]
 
 
 def _axes(sweep: results.Sweep) -> dict[str, list[Any]]:

@@ -101,7 +101,10 @@ def test_a_wrong_word_is_answered_with_what_was_expected(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fer_ray.sweep", "--space", "ratioes"], "error: --space: no space 'ratioes'; did you mean 'ratios'?"),
+        (
+            ["fer_ray.sweep", "--space", "ratioes"],
+            "error: --space: no space 'ratioes'; did you mean 'ratios'?; or give a .py file",
+        ),
         (
             ["fer_ray.train", "--out", "x", "--modle", "ResNet18"],
             "error: unknown flag --modle; did you mean '--model'?",

@@ -1,0 +1,260 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TinyFaces
+
+from fer_ray import results, run
+from fer_ray.errors import UserError
+from fer_ray.space import Space
+from fer_ray.tuning import plan as planning
+from fer_ray.tuning.plan import Plan
+
+FRACTIONS, MODELS = "data.real_fraction", "model.name"
+BASE = {"data.image_size": 32, "training.epochs": 1, "training.batch_size": 16}
+
+
+def space(**changes: Any) -> Space:
+    axes = {MODELS: ("ResNet18", "ShuffleNetV2-x1.0"), FRACTIONS: (0.0, 0.5, 1.0)}
+    return Space(**{"name": "mine", "question": "Which?", "axes": axes, "seeds": (0, 1), "base": BASE, **changes})
+
+
+@pytest.fixture
+def sources(tiny_faces: TinyFaces) -> dict[str, str]:
+    return {"data.source": str(tiny_faces.real), "data.synthetic": str(tiny_faces.synthetic)}
+
+
+def make(
+    values: Mapping[str, Any],
+    design: Space | None = None,
+    *,
+    axes: Mapping[str, tuple] | None = None,
+    seeds: tuple[int, ...] | None = None,
+    small: bool = False,
+) -> Plan:
+    return planning.make(design or space(), values, axes=axes or {}, seeds=seeds, small=small)
+
+
+def values_of(plan: Plan, key: str) -> set:
+    return {config.flat()[key] for config in plan.configs}
+
+
+def test_there_is_one_run_per_cell_and_seed(sources: dict[str, str]) -> None:
+    plan = make(sources)
+    cells = {(c.model.name, c.data.real_fraction, c.training.seed) for c in plan.configs}
+    golden = {(m, f, s) for m in ("ResNet18", "ShuffleNetV2-x1.0") for f in (0.0, 0.5, 1.0) for s in (0, 1)}
+    assert cells == golden
+    assert len(plan.configs) == 12
+    assert len({plan.run_id(config) for config in plan.configs}) == 12
+    assert values_of(plan, "training.epochs") == {1}
+
+
+def test_runs_that_take_longest_start_first(sources: dict[str, str]) -> None:
+    models = [config.model.name for config in make(sources).configs]
+    assert models == ["ResNet18"] * 6 + ["ShuffleNetV2-x1.0"] * 6
+
+
+@pytest.mark.parametrize(
+    ("mixing", "fractions", "count"),
+    [
+        # 60 real and 60 synthetic faces, 20 of each class in both.
+        ("replace", (0.0, 0.5, 1.0), 60),
+        ("replace", (0.5, 0.75), 80),
+        ("real_only", (0.5, 1.0), 60),
+        ("add", (0.5, 1.0), 60),
+        ("add", (0.25, 1.0), 20),  # 3 synthetic faces for each real one
+    ],
+)
+def test_the_number_of_images_is_the_largest_that_all_cells_can_fill_and_is_said(
+    sources: dict[str, str], mixing: str, fractions: tuple[float, ...], count: int
+) -> None:
+    plan = make({**sources, "data.mixing": mixing}, axes={FRACTIONS: fractions})
+    assert values_of(plan, "data.num_train_images") == {count}
+    assert any(note.startswith(f"N = {count} training images") for note in plan.notes)
+    assert plan.info()["num_train_images"] == count
+
+
+def test_a_number_of_images_that_a_cell_cannot_fill_is_refused_before_the_start(sources: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"90 training images at a real share of .* need 30 .* but there are 20"):
+        make({**sources, "data.num_train_images": 90})
+
+
+@pytest.mark.parametrize("mixing", ["add", "real_only"])
+def test_a_share_of_0_is_left_out_where_it_would_be_empty(sources: dict[str, str], mixing: str) -> None:
+    plan = make({**sources, "data.mixing": mixing})
+    assert values_of(plan, FRACTIONS) == {0.5, 1.0}
+    assert plan.space.axes[FRACTIONS] == (0.5, 1.0)
+
+
+def test_axes_and_seeds_of_the_command_line_replace_those_of_the_space(sources: dict[str, str]) -> None:
+    plan = make(sources, axes={MODELS: ("DenseNet121",), FRACTIONS: (1.0, 1.0)}, seeds=(7, 7, 8))
+    assert (values_of(plan, MODELS), values_of(plan, FRACTIONS)) == ({"DenseNet121"}, {1.0})
+    assert plan.info()["axes"] == {MODELS: ["DenseNet121"], FRACTIONS: [1.0]}
+    assert plan.space.seeds == (7, 8)
+    assert len(plan.configs) == 2
+
+
+def test_any_config_key_can_be_an_axis(sources: dict[str, str]) -> None:
+    plan = make(sources, space(axes={"optimizer.learning_rate": (1e-3, 1e-2), "augmentation.preset": ("none", "flip")}))
+    assert len(plan.configs) == 8
+    assert values_of(plan, "augmentation.preset") == {"none", "flip"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({MODELS: "ResNet50"}, r"model\.name is an axis of space mine, it cannot be set to 'ResNet50'"),
+        ({"training.seed": 3}, r"training\.seed is varied by the sweep itself; pass --seeds 3"),
+    ],
+)
+def test_a_value_for_an_axis_is_refused(sources: dict[str, str], values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make({**sources, **values})
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"modle.name": ("ResNet18",)}, "axis 'modle.name' of space mine is no config key; did you mean 'model.name'?"),
+        ({MODELS: ("ResNet81",)}, "did you mean 'ResNet18'?"),
+        ({"augmentation.preset": ("flop",)}, "did you mean 'flip'?"),
+        ({"training.epochs": (0,)}, "training.epochs: got 0, expected"),
+        ({"training.epochs": ()}, "axis 'training.epochs' of space mine has no values"),
+        ({"data.test_split": ("public", "all")}, "axis 'data.test_split' of space mine: data and machine are the same"),
+        ({"runtime.precision": ("float32",)}, "axis 'runtime.precision' of space mine: data and machine are the same"),
+        ({"training.seed": (0, 1)}, "its seeds are not an axis but `seeds`"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused(sources: dict[str, str], axes: dict[str, tuple], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        make(sources, space(axes=axes))
+    assert message in str(raised.value)
+
+
+def test_a_model_that_is_no_axis_is_checked_too(sources: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="did you mean 'ConvNeXt-Tiny'"):
+        make({**sources, MODELS: "ConvNext-Tyni"}, space(axes={FRACTIONS: (1.0,)}))
+
+
+def test_without_synthetic_faces_the_ways_on_are_named(tiny_faces: TinyFaces) -> None:
+    source = {"data.source": str(tiny_faces.real)}
+    with pytest.raises(UserError) as raised:
+        make(source)
+    assert f"python -m fer_ray.synthesize ppca --data {tiny_faces.real}" in str(raised.value)
+    assert "--mixing real_only" in str(raised.value)
+    assert len(make({**source, "data.mixing": "real_only"}).configs) == 8
+    assert len(make(source, axes={FRACTIONS: (1.0,)}).configs) == 4
+
+
+def test_the_small_form_and_the_command_line_go_on_top_of_the_base(sources: dict[str, str]) -> None:
+    small = {"training.epochs": 2, "data.num_train_images": 40, "training.seed": (5,)}
+    plan = make({**sources, "data.num_train_images": 30}, space(small=small), small=True)
+    assert values_of(plan, "training.epochs") == {2}
+    assert values_of(plan, "data.num_train_images") == {30}
+    assert plan.space.seeds == (5,)
+    assert make(sources, space(small=small)).space.seeds == (0, 1)
+
+
+def test_the_demo_form_is_for_demo_faces_alone(sources: dict[str, str]) -> None:
+    demo = {"training.epochs": 4, "training.seed": (9,), "data.num_train_images": 21}
+    assert values_of(make(sources, space(demo=demo)), "training.epochs") == {1}
+    plan = make({}, space(demo=demo))
+    assert (values_of(plan, "training.epochs"), plan.space.seeds, plan.is_demo) == ({4}, (9,), True)
+    assert plan.notes[0].startswith("rendered demo faces")
+
+
+@pytest.mark.parametrize("name", planning.space_names())
+def test_every_space_of_the_project_can_be_planned_on_demo_faces(name: str) -> None:
+    design = planning.load_space(name)
+    assert design.name == name
+    assert design.question.endswith("?")
+    assert len(make({}, design).configs) == len(design.cells()) * len(design.demo.get("training.seed", design.seeds))
+    assert make({}, design, small=True).configs
+
+
+def test_the_ratio_study_is_35_trials_on_demo_faces() -> None:
+    assert len(make({}, planning.load_space("ratios")).configs) == 35
+
+
+def write_space(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_space_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    text = 'from fer_ray.space import Space\nSPACE = Space(name="own", question="?", axes={"training.epochs": (1, 2)})'
+    assert planning.load_space(write_space(tmp_path / "own.py", text)).name == "own"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SPACE = 3", "expected the file to define SPACE"),
+        ("", "expected the file to define SPACE"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def", "SyntaxError"),
+    ],
+)
+def test_a_file_that_defines_no_space_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = write_space(tmp_path / "own.py", text)
+    with pytest.raises(UserError) as raised:
+        planning.load_space(path)
+    assert path in str(raised.value)
+    assert message in str(raised.value)
+
+
+def occupied(root: Path, plan: Plan) -> Path:
+    root.mkdir()
+    results.write_json(root / "sweep.json", plan.info())
+    return root
+
+
+def test_the_same_design_and_an_extended_one_may_use_the_name_again(sources: dict[str, str], tmp_path: Path) -> None:
+    values = {**sources, "data.num_train_images": 30}
+    root = occupied(tmp_path / "sweep", make(values))
+    planning.check_same_design(root, make(values).info())
+    more = {MODELS: ("ResNet18", "ShuffleNetV2-x1.0", "DenseNet121"), FRACTIONS: (0.0, 0.25, 0.5, 1.0)}
+    planning.check_same_design(root, make(values, axes=more, seeds=(0, 1, 2)).info())
+    planning.check_same_design(root, make({**values, "runtime.threads": 3, "runtime.device": "cpu"}).info())
+    planning.check_same_design(tmp_path / "nothing there", make(values).info())
+
+
+def test_another_design_under_a_name_that_is_taken_is_refused_with_the_differences(
+    sources: dict[str, str], tiny_faces: TinyFaces, tmp_path: Path
+) -> None:
+    root = occupied(tmp_path / "sweep", make(sources))
+    longer = make({**sources, "training.epochs": 9}, seeds=(1,), axes={FRACTIONS: (0.0, 1.0)})
+    with pytest.raises(UserError) as raised:
+        planning.check_same_design(root, longer.info())
+    message = str(raised.value)
+    assert str(root) in message
+    assert "--name" in message
+    assert "training.epochs: 1 before, 9 now" in message
+    assert "seeds: 0 before, not now" in message
+    assert "data.real_fraction: 0.5 before, not now" in message
+    swapped = make({**sources, "data.source": str(tiny_faces.synthetic), "data.synthetic": str(tiny_faces.real)})
+    with pytest.raises(UserError, match=r"data digest: \w{16} before, \w{16} now"):
+        planning.check_same_design(root, swapped.info())
+
+
+def test_the_same_data_at_another_path_is_the_same_design(
+    sources: dict[str, str], tiny_faces: TinyFaces, tmp_path: Path
+) -> None:
+    root = occupied(tmp_path / "sweep", make(sources))
+    moved = tmp_path / "moved.parquet"
+    moved.write_bytes(tiny_faces.real.read_bytes())
+    plan = make({**sources, "data.source": str(moved)})
+    planning.check_same_design(root, plan.info())
+    assert {plan.run_id(config) for config in plan.configs} == {
+        make(sources).run_id(config) for config in make(sources).configs
+    }
+
+
+def test_only_finished_trials_count_as_finished(sources: dict[str, str], tmp_path: Path) -> None:
+    plan = make(sources)
+    config = plan.configs[0]
+    run.write_failure(config, plan.run_id(config), tmp_path, "its process died", "")
+    assert planning.finished_ids(tmp_path) == set()
+    row = run.execute(plan.configs[-1].replace({"runtime.threads": 1, "data.num_train_images": 16}), tmp_path)
+    assert planning.finished_ids(tmp_path) == {row["id"]}
