@@ -1,25 +1,17 @@
 """`python -m fer_ray.analysis RESULTS`: tables and a dashboard from the files of a sweep, without Ray or torch."""
 
-import argparse
-import sys
 from collections.abc import Sequence
 
-from fer_ray.errors import UserError
-
-EXAMPLE = """example:
-  python -m fer_ray.analysis results/ratios
-  python -m fer_ray.analysis results/ratios --rows data.real_fraction --cols model.name --metric accuracy
-"""
+from fer_ray import cli
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 0, or 2 when something outside the program is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fer_ray.analysis",
-        description="Print the tables of a sweep, and write them (Markdown, CSV, LaTeX) with dashboard.html. "
-        "Reads only the sweep's files and may be repeated at any time.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def command(arguments: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = cli.Parser(
+        "analysis",
+        "Print the tables of a sweep, and write them (Markdown, CSV, LaTeX) with dashboard.html. Reads only the "
+        "sweep's files and may be repeated at any time.",
+        "python -m fer_ray.analysis results/ratios --rows data.real_fraction --cols model.name --metric accuracy",
     )
     parser.add_argument("results", help="folder of a sweep, the one that holds trials/")
     parser.add_argument("--rows", metavar="KEY", help="axis shown down (default: as the space says)")
@@ -27,24 +19,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--metric", help="accuracy, macro_f1, macro_recall or auroc: opens the dashboard (default: as the space says)"
     )
-    flags = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     # Only now, so that --help and a typo answer at once.
-    from rich.console import Console
-
     from fer_ray.analysis.report import write_report
 
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
-        console = Console(width=100)
-    try:
-        paths = write_report(flags.results, rows=flags.rows, columns=flags.cols, metric=flags.metric, console=console)
-    except UserError as error:
-        print(f"fer_ray.analysis: {error}", file=sys.stderr)
-        return 2
+    paths = write_report(
+        options.results, rows=options.rows, columns=options.cols, metric=options.metric, console=cli.stdout_console()
+    )
     for path in paths:
         print(path)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.main(command)

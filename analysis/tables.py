@@ -142,16 +142,20 @@ def interval_text(num_seeds: pd.Series) -> str:
 
 def to_rich(table: Table) -> RichTable:
     """For the terminal, without the notes; the best of a column is bold and underlined."""
+    rows, columns = table.corner
     result = RichTable(
-        title=escape_markup(table.title),
+        title=escape_markup(f"{table.title}: {rows} down, {columns} across"),
         caption=escape_markup(table.caption),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
         caption_justify="left",
-        padding=(0, 1),
+        # Seven networks by five shares fit into 80 columns.
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
     )
-    result.add_column(escape_markup(_corner(table)), no_wrap=True)
+    result.add_column(escape_markup(rows), no_wrap=True)
     for name in table.column_names:
         result.add_column(escape_markup(name), justify="right", no_wrap=True)
     for name, entries in zip(table.row_names, table.entries, strict=True):

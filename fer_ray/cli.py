@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 some trials failed, 2 the input is wrong, 130 interrupted.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -131,6 +132,13 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def duration(seconds: float) -> str:
+    """Seconds for people: `1 h 05 min`, `3 min 20 s` or `40 s`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
 def writable_folder(path: Path) -> Path:
     """Makes the folder and tries a write in it. Raises UserError when that is not possible."""
     try:
@@ -150,17 +158,28 @@ def stderr_console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
-def main(command: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Runs a command on the process's arguments and exits with its code."""
+def stdout_console() -> Console:
+    """Where results go: as wide as the terminal, and wide enough for the tables where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=100)
+
+
+def exit_code(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Runs a command; what is wrong outside the program becomes a line on stderr and a code, never a traceback."""
     try:
-        code = command(sys.argv[1:])
+        return command(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = USAGE
+        return USAGE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
-    sys.exit(code)
+        # The reader, `head` for one, has seen enough; what Python still holds must not fail on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def main(command: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Runs a command on the process's arguments and exits with its code."""
+    sys.exit(exit_code(command, sys.argv[1:]))

@@ -173,8 +173,8 @@ def compact(sweep: Sweep) -> None:
 def _one_type_per_column(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns that hold words beside numbers ("native" and 64) as words, since Parquet has one type a column."""
     mixed = {}
-    for name in frame.select_dtypes(object).columns:
-        kinds = {type(value) for value in frame[name].dropna()}
+    for name in frame.columns:
+        kinds = {type(value) for value in frame[name].dropna()} if frame[name].dtype.kind == "O" else set()
         if str in kinds and len(kinds) > 1:
             mixed[name] = frame[name].map(str, na_action="ignore")
     return frame.assign(**mixed)

@@ -129,7 +129,9 @@ def _run(
         search.check_resources(resources)
         if not plan.is_demo:
             cost = preflight.measure(plan, configs)
-            preflight.rehearse(plan, configs, cost, root, results.read_json(root / "sweep.json"))
+            peak_mb = preflight.rehearse(plan, configs, cost, root, results.read_json(root / "sweep.json"))
+            if options.address is None and resources.gpus_per_trial == 0:
+                resources = search.within_memory(resources, peak_mb)
             _print_cost(cost, len(configs), resources, console, options.small)
         search.run_cells(cells, root, resources, console, already_finished=from_before)
     except KeyboardInterrupt:
@@ -150,15 +152,13 @@ def _run(
 
 
 def _report(root: Path, console: "Console", code: int) -> int:
-    from rich.console import Console
-
     from fer_ray import results
     from fer_ray.analysis import report
 
     if code and not any(row["status"] == results.FINISHED for row in results.read_rows(root)):
         console.print(f"no trial finished, so there is nothing to compare; {root}/trials says why each failed")
         return code
-    *_, dashboard = report.write_report(root, console=Console())
+    *_, dashboard = report.write_report(root, console=cli.stdout_console())
     print(f"dashboard: {dashboard}")
     return code
 
@@ -213,10 +213,12 @@ def _name(plan: "Plan") -> str:
 def _print_cost(cost: "Cost", count: int, resources: "Resources", console: "Console", small: bool) -> None:
     from fer_ray.tuning import search
 
-    parallel = resources.concurrency or max(1, int(search.local_cores() // resources.cpus_per_trial))
-    hours = cost.wall_seconds(parallel) / 3600
-    text = f"{count} trials, about {hours:.1f} h with {parallel} at once, from steps measured here"
-    console.print(text if small or hours < 1 else text + "; --small, --epochs or --num-train-images make it shorter")
+    fit = max(1, int(search.local_cores() // resources.cpus_per_trial))
+    parallel = min(fit, resources.concurrency or fit)
+    seconds = cost.wall_seconds(parallel)
+    text = f"{count} trials, about {cli.duration(seconds)} with {parallel} at once, from steps measured here"
+    is_long = seconds > 3600 and not small
+    console.print(text + "; --small, --epochs or --num-train-images make it shorter" if is_long else text)
 
 
 def _print_dry_run(

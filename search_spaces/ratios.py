@@ -25,7 +25,7 @@ SPACE = Space(
     demo={
         "training.seed": (0,),
         "data.image_size": 32,
-        "data.num_train_images": 600,
+        "data.num_train_images": 480,
         "augmentation.preset": "flip",
         "training.epochs": 2,
     },

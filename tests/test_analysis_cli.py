@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 from fake_results import write_sweep
 
-from fer_ray.analysis.__main__ import main
+from fer_ray import cli
+from fer_ray.analysis.__main__ import command
+
+
+def main(arguments):
+    return cli.exit_code(command, arguments)
 
 
 @pytest.fixture
@@ -53,6 +58,7 @@ def test_axes_with_words_and_numbers_are_written(tmp_path, capsys):
     [
         (["--rows", "model.nam"], "did you mean 'model.name'"),
         (["--metric", "acuracy"], "did you mean 'accuracy'"),
+        (["--row", "model.name"], "did you mean '--rows'"),
     ],
 )
 def test_a_typo_is_one_line_that_names_the_nearest(root, capsys, arguments, message):
@@ -99,8 +105,8 @@ def test_the_analysis_imports_neither_ray_nor_torch():
 
 def test_help_imports_neither_pandas_nor_plotly():
     code = (
-        "import sys; from fer_ray.analysis.__main__ import main\n"
-        "try: main(['--help'])\n"
+        "import sys; from fer_ray.analysis.__main__ import command\n"
+        "try: command(['--help'])\n"
         "except SystemExit: print([m for m in ('pandas', 'plotly', 'scipy') if m in sys.modules])"
     )
     printed = run_python(code)

@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"config", "data", "models", "metrics"},
     "run": {"config", "labels", "metrics", "space", "data", "models", "training", "results"},
     "search_spaces": {"config", "space"},
-    "analysis": {"results", "labels", "metrics"},
+    "analysis": {"results", "labels", "metrics", "cli"},
 }
 """Room -> the other rooms it may import. Every room may import `errors`; one that is not listed (the commands, tuning)
 may import all."""
@@ -45,7 +45,7 @@ LIBRARIES: dict[str, set[str]] = {
 KNOWN_TO: dict[str, set[str]] = {
     "ray": {"tuning"},
     "optuna": {"tuning"},
-    "torch": {"data", "models", "training", "run", "tuning"},
+    "torch": {"data", "models", "training", "run", "bench", "tuning"},
     "torchvision": {"data", "models", "training"},
     "timm": {"models"},
 }

@@ -55,7 +55,7 @@ def test_a_request_is_refused_though_two_nodes_together_would_hold_it(cluster, w
 def test_what_an_autoscaler_may_add_counts_and_what_it_may_not_add_does_not(cluster) -> None:
     cluster({"CPU": 2}, groups=[({"CPU": 32}, 3), ({"CPU": 64, "GPU": 8}, 0)])
     search.check_resources(Resources(32, 0))
-    with pytest.raises(UserError, match="64 CPUs and 0 GPUs on one node; .* have 32 CPUs and 0 GPUs"):
+    with pytest.raises(UserError, match=r"64 CPUs and 0 GPUs on one node; .* have 32 CPUs and 0 GPUs"):
         search.check_resources(Resources(64, 0))
 
 
@@ -136,7 +136,8 @@ def test_time_left_is_unknown_before_the_first_epoch(console: Console) -> None:
 
 
 def test_time_left_knows_slow_networks_from_fast_ones(console: Console) -> None:
-    cells = [cell(name, **{"model.name": model}) for name, model in zip("abc", ("ResNet50", "ResNet18", "ResNet18"))]
+    models = {"a": "ResNet50", "b": "ResNet18", "c": "ResNet18"}
+    cells = [cell(name, **{"model.name": model}) for name, model in models.items()]
     view = LiveView(console, cells, already_finished=0, slots=1)
     view.on_trial_result(0, [], as_trial(cells[0]), {"epoch": 4, "time_this_iter_s": 100.0})
     view.on_trial_result(0, [], as_trial(cells[1]), {"epoch": 1, "time_this_iter_s": 2.0})

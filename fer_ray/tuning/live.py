@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from fer_ray import results
+from fer_ray.cli import duration
 from fer_ray.tuning.trial import write_lost
 
 
@@ -87,7 +88,7 @@ class LiveView(tune.Callback):
 
     def _time_left(self) -> str:
         seconds = self._seconds_left()
-        return "time left unknown" if seconds is None else f"about {_duration(seconds)} left"
+        return "time left unknown" if seconds is None else f"about {duration(seconds)} left"
 
     def _seconds_left(self) -> float | None:
         known = {model: sum(values) / len(values) for model, values in self._epoch_seconds.items()}
@@ -109,8 +110,10 @@ class LiveView(tune.Callback):
         waiting = len(self._epochs) - len(self._ended) - len(self._running)
         if self._already_finished:
             counts += f", {self._already_finished} from before"
-        elapsed = _duration(time.monotonic() - self._started)
+        elapsed = duration(time.monotonic() - self._started)
         table.add_row("state", f"{counts}, {waiting} waiting; {elapsed} so far, {self._time_left()}")
+        if not self._running and not self._ended:
+            table.add_row("[dim]running", "workers are starting")
         for run_id in self._running:
             table.add_row("running", f"{run_id}  epoch {self._epochs_done[run_id]}/{self._epochs[run_id]}")
         if finished:
@@ -122,9 +125,3 @@ class LiveView(tune.Callback):
 
 def _cell(trial: Any) -> dict[str, Any]:
     return trial.config["cell"]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -72,10 +72,11 @@ def measure(plan: Plan, configs: Sequence[RunConfig]) -> Cost:
     return Cost(seconds)
 
 
-def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, info: Mapping[str, Any]) -> None:
+def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, info: Mapping[str, Any]) -> float:
     """One step of the largest and the smallest cell, one evaluation, one table and one dashboard, in a scratch folder.
 
-    Raises UserError naming the step that failed, so that nothing fails hours in.
+    Returns the peak memory of a run in MB, 0 where the system does not tell. Raises UserError naming the step that
+    failed, so that nothing fails hours in.
     """
     from fer_ray.analysis import report
 
@@ -86,7 +87,9 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, i
     )
     by_cost = sorted(configs, key=lambda config: cost.seconds[plan.run_id(config)])
     with tempfile.TemporaryDirectory(dir=root, prefix=".rehearsal-") as scratch:
-        for config in (by_cost[-1], by_cost[0]):
+        failed, peak = [], 0.0
+        cells = dict.fromkeys((by_cost[-1], by_cost[0]))
+        for config in cells:
             _, num_train_images = run.draw(config, plan.experiment)
             enough = math.ceil(1 / (config.data.real_fraction or 1))  # for one real face
             count = min(num_train_images, max(config.training.batch_size, enough))
@@ -97,7 +100,11 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, i
                 raise UserError(
                     f"one step of {plan.run_id(config)} failed before the sweep started: {error}"
                 ) from error
+            peak = max(peak, row["peak_memory_mb"] or 0.0)
             if row["error"]:
-                raise UserError(f"one step of {plan.run_id(config)} failed before the sweep: {row['error']}")
+                failed.append(f"{plan.run_id(config)}: {row['error']}")
+        if len(failed) == len(cells):  # one cell that diverges is an outcome, and the others are compared
+            raise UserError(f"one step of each of these failed before the sweep started: {'; '.join(failed)}")
         results.write_json(Path(scratch) / "sweep.json", dict(info))
         report.write_report(Path(scratch), console=Console(quiet=True))
+    return peak

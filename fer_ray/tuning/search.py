@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ def start_ray(address: str | None) -> None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
+    # What Ray logs as an error, with its traceback, is the end of a trial's process; the view says it in a line.
     try:
         if address is None:
             ray.init(
@@ -66,10 +67,10 @@ def start_ray(address: str | None) -> None:
                 num_cpus=local_cores(),
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level=logging.ERROR,
+                logging_level=logging.CRITICAL,
             )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
             f"--address {address}: Ray cannot be reached or started ({str(error).splitlines()[0]}). "
@@ -112,6 +113,18 @@ def _has_autoscaler() -> bool:
     from ray._private.state import state
 
     return state.get_cluster_config() is not None or "RAY_CLUSTER_NAME" in os.environ
+
+
+def within_memory(resources: Resources, peak_mb: float) -> Resources:
+    """Fewer trials at once where this machine's free memory cannot hold as many peaks; at least 1."""
+    try:
+        meminfo = Path("/proc/meminfo").read_text()
+        available_mb = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024 / 1e6
+    except (OSError, IndexError):
+        return resources
+    held = slots(resources)
+    fit = max(1, min(held, int(available_mb // peak_mb))) if peak_mb else held
+    return resources if fit == held else replace(resources, concurrency=fit)
 
 
 def slots(resources: Resources) -> int:
