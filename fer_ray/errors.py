@@ -19,6 +19,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "; did you mean 'ResNet18'?"
     """
     names = list(known)
+    for candidate in names:  # optimizer.lr for optimizer.learning_rate
+        words = candidate.rpartition(".")[2].split("_")
+        if len(words) > 1 and "".join(word[:1] for word in words) == name.rpartition(".")[2]:
+            return f"; did you mean {candidate!r}?"
     folded = {candidate.casefold(): candidate for candidate in names}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     if close:

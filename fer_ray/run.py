@@ -25,11 +25,15 @@ DEMO, DEMO_NAME = "demo", "demo faces"
 
 @dataclass(frozen=True)
 class Experiment:
-    """The data of a run or a sweep, opened and matched: real and synthetic faces with one list of classes."""
+    """The data of a run or a sweep, opened and matched: real and synthetic faces with one list of classes.
+
+    `left_out` names the classes that only one side has, which `--classes common` goes on without.
+    """
 
     real: Dataset
     synthetic: Dataset | None
     splits: splits.Splits
+    left_out: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,10 +59,12 @@ def open_experiment(config: RunConfig) -> Experiment:
     synthetic_source = config.data.synthetic or (DEMO if source == DEMO else None)
     real = open_dataset(source)
     synthetic = open_synthetic(synthetic_source, real) if synthetic_source else None
+    left_out: tuple[str, ...] = ()
     if synthetic is not None:
         shared = label_names.common_classes(real.classes, synthetic.classes, config.data.classes)
+        left_out = label_names.in_order({*real.classes, *synthetic.classes}.difference(shared))
         real, synthetic = real.select_classes(shared), synthetic.select_classes(shared)
-    return Experiment(real, synthetic, splits.assign(real, config.data.test_split))
+    return Experiment(real, synthetic, splits.assign(real, config.data.test_split), left_out)
 
 
 def data_notes(experiment: Experiment) -> list[str]:
@@ -74,6 +80,8 @@ def data_notes(experiment: Experiment) -> list[str]:
     )
     if synthetic is not None:
         lines.append(f"synthetic: {synthetic.name}, {len(synthetic.images):,} images")
+    if experiment.left_out:
+        lines.append(f"classes of one side only are left out: {', '.join(experiment.left_out)}")
     return [*lines, *real.notes, *(synthetic.notes if synthetic else ())]
 
 

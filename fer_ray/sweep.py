@@ -224,15 +224,15 @@ def _print_cost(cost: "Cost", count: int, resources: "Resources", console: "Cons
 def _print_dry_run(
     plan: "Plan", configs: list[RunConfig], cost: "Cost", resources: "Resources", console: "Console"
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("trial", "training images", "epochs", "batch", "about seconds", title=plan.space.question)
+    headers = (Column("trial", no_wrap=True), "training images", "epochs", "batch", "about seconds")
+    table = Table(*headers, title=plan.space.question)
     for config in configs:
         run_id, training = plan.run_id(config), config.training
         size = str(config.data.num_train_images)
         table.add_row(run_id, size, str(training.epochs), str(training.batch_size), f"{cost.seconds[run_id]:.0f}")
-    Console().print(table)
+    cli.stdout_console().print(table)
     _print_cost(cost, len(configs), resources, console, small=False)
     console.print(
         f"each trial: {resources.cpus_per_trial:g} CPUs, {resources.gpus_per_trial:g} GPUs; nothing was started"

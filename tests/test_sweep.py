@@ -70,20 +70,44 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+class Running:
+    """A sweep under way, with its output in files."""
+
+    def __init__(self, folder: Path, arguments: tuple[object, ...]) -> None:
+        self._errors = folder / f"stderr-{time.monotonic_ns()}"
+        with self._errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                command(*arguments), stdout=subprocess.DEVNULL, stderr=errors, preexec_fn=two_cores
+            )
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+    def wait_for(self, what: Callable[[], Any]) -> Any:
+        """The first value of `what` that is true."""
+
+        def look() -> Any:
+            assert self.process.poll() is None, f"the sweep ended early: {self.errors}"
+            return what()
+
+        return wait_for(look)
+
+    def exit_code(self) -> int:
+        return self.process.wait(PATIENCE_SECONDS)
+
+
 @contextmanager
-def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A sweep under way; whatever it started is gone afterwards."""
-    with subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=two_cores
-    ) as process:
-        try:
-            yield process
-        finally:
-            started = processes(process.pid)
-            if process.poll() is None:
-                process.kill()
-                for pid in started:
-                    with_lost_process_ignored(os.kill, pid, signal.SIGKILL)
+def running(folder: Path, *arguments: object) -> Iterator[Running]:
+    """Starts a sweep; whatever it started is gone afterwards."""
+    sweep = Running(folder, arguments)
+    try:
+        yield sweep
+    finally:
+        if sweep.process.poll() is None:
+            for pid in processes(sweep.process.pid):
+                with_lost_process_ignored(os.kill, pid, signal.SIGKILL)
+            sweep.process.wait()
 
 
 def with_lost_process_ignored(action: Callable, *arguments: Any) -> Any:
@@ -112,14 +136,11 @@ def title(pid: int) -> str:
     return (with_lost_process_ignored(Path(f"/proc/{pid}/cmdline").read_text) or "").replace("\0", " ").strip()
 
 
-def wait_for(what: Callable[[], Any], process: subprocess.Popen | None = None) -> Any:
+def wait_for(what: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         if found := what():
             return found
-        if process is not None and process.poll() is not None:
-            _, errors = process.communicate()
-            pytest.fail(f"the sweep ended early: {errors}")
         time.sleep(0.05)
     raise AssertionError("nothing happened")
 
@@ -180,15 +201,14 @@ def test_rows_do_not_depend_on_how_many_trials_run_at_once_and_nothing_listens_b
     alone = run(f"--space={space}", *flags, f"--storage={tmp_path / 'one'}", "--concurrency=1")
     assert alone.returncode == 0, alone.stderr
     addresses: set[str] = set()
-    with running(f"--space={space}", *flags, f"--storage={tmp_path / 'two'}", "--concurrency=2") as process:
-        started: set[int] = set()
-        while process.poll() is None:
-            tree = processes(process.pid)
+    started: set[int] = set()
+    with running(tmp_path, f"--space={space}", *flags, f"--storage={tmp_path / 'two'}", "--concurrency=2") as under_way:
+        while under_way.process.poll() is None:
+            tree = processes(under_way.process.pid)
             started.update(tree)
             addresses |= listening(tree)
             time.sleep(0.2)
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        assert under_way.exit_code() == 0, under_way.errors
     assert addresses
     assert addresses <= LOOPBACK
     wait_for(lambda: not any(alive(pid) for pid in started))
@@ -233,37 +253,36 @@ def test_a_trial_that_diverges_fails_alone(flags: list[str], tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_killed_worker_and_ctrl_c_cost_only_the_trials_under_way(flags: list[str], tmp_path: Path) -> None:
     root = tmp_path / "tiny"
-    space = write_space(tmp_path, **{"training.epochs": 40})
+    space = write_space(tmp_path, **{"training.epochs": 15})
     arguments = (f"--space={space}", *flags, f"--storage={tmp_path}", "--concurrency=1")
 
     def worker(process: subprocess.Popen) -> int | None:
         return next((pid for pid in processes(process.pid) if title(pid) == "ray::ImplicitFunc.train"), None)
 
-    with running(*arguments) as process:
-        wait_for(lambda: finished(root), process)
+    with running(tmp_path, *arguments) as first:
+        first.wait_for(lambda: "\n1/4 " in first.errors)
         survivors = finished(root)
-        os.kill(wait_for(lambda: worker(process), process), signal.SIGKILL)
-        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == cli.FAILED_TRIALS, errors
+        os.kill(first.wait_for(lambda: worker(first.process)), signal.SIGKILL)
+        assert first.exit_code() == cli.FAILED_TRIALS, first.errors
     (lost,) = [row for row in rows_of(root).values() if row["status"] == results.FAILED]
+    assert f"failed {lost['id']}: the trial's process died" in first.errors
     assert "the trial's process died" in lost["error"]
-    assert survivors <= finished(root)
+    assert survivors < finished(root)
     assert len(finished(root)) == 3
-    assert "Traceback" not in errors
+    assert "Traceback" not in first.errors
 
-    before = rows_of(root)
-    with running(*arguments, "--seeds=0,1,2") as process:
-        wait_for(lambda: len(finished(root)) > 3, process)
-        tree = wait_for(lambda: processes(process.pid), process)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == cli.INTERRUPTED, errors
-    assert "The same command goes on with the rest" in errors
+    before = {name: row for name, row in rows_of(root).items() if name != lost["id"]}
+    with running(tmp_path, *arguments, "--seeds=0,1,2") as second:
+        second.wait_for(lambda: "\n1/3 " in second.errors)
+        tree = processes(second.process.pid)
+        second.process.send_signal(signal.SIGINT)
+        assert second.exit_code() == cli.INTERRUPTED, second.errors
+    assert "3 of 6 trials are finished already and kept" in second.errors
+    assert "4 of 6 trials are finished and on disk" in second.errors
+    assert "The same command goes on with the rest" in second.errors
     wait_for(lambda: not any(alive(pid) for pid in tree))
     assert not (root / ".tune").exists()
-    assert {name: row for name, row in rows_of(root).items() if name in before and name != lost["id"]} == {
-        name: row for name, row in before.items() if name != lost["id"]
-    }
+    assert {name: row for name, row in rows_of(root).items() if name in before} == before
 
     done = run(*arguments, "--seeds=0,1,2")
     assert done.returncode == 0, done.stderr

@@ -113,7 +113,7 @@ class LiveView(tune.Callback):
         elapsed = duration(time.monotonic() - self._started)
         table.add_row("state", f"{counts}, {waiting} waiting; {elapsed} so far, {self._time_left()}")
         if not self._running and not self._ended:
-            table.add_row("[dim]running", "workers are starting")
+            table.add_row("running", "workers are starting")
         for run_id in self._running:
             table.add_row("running", f"{run_id}  epoch {self._epochs_done[run_id]}/{self._epochs[run_id]}")
         if finished:

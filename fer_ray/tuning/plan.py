@@ -96,7 +96,7 @@ def load_space(name: str) -> Space:
     elif name in space_names():
         module = importlib.import_module(f"fer_ray.search_spaces.{name}")
     else:
-        raise UserError(f"--space: no space {name!r}{nearest(name, space_names())}; or give a .py file")
+        raise UserError(f"--space: no space or .py file {name!r}{nearest(name, space_names())}")
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Space):
         raise UserError(f"--space {name}: expected the file to define SPACE, a fer_ray.space.Space")
