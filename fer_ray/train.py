@@ -40,6 +40,8 @@ def command(arguments: Sequence[str]) -> int:
     base = _read_config(options.config) if options.config else RunConfig()
     config = base.replace(values)
 
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     from fer_ray import results
     from fer_ray.data import augment
     from fer_ray.models import zoo
@@ -63,12 +65,15 @@ def command(arguments: Sequence[str]) -> int:
             console.print(f"already finished, not trained again (--again does): {folder}")
             print(summary(row))
             return 0
-    row = run.execute(
-        config,
-        options.out,
-        report=lambda epoch: console.print(epoch_line(epoch, config.training.epochs)),
-        experiment=experiment,
-    )
+    columns = (TextColumn("epochs"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("epochs", total=config.training.epochs)
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            console.print(epoch_line(row, config.training.epochs))
+            progress.advance(bar)
+
+        row = run.execute(config, options.out, report=on_epoch, experiment=experiment)
     print(summary(row))
     print(f"written to {folder}")
     return 0 if row["status"] == results.FINISHED else cli.FAILED_TRIALS
