@@ -153,7 +153,7 @@ def test_faces_of_fer2013_keep_its_classes_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"--per-class": 0}, r"--per-class: got '0', expected a whole number, at least 1"),
+        ({"--per-class": 0}, r"--per-class: got '0', expected a whole number at least 1"),
         ({"--per-class": "many"}, r"--per-class: got 'many', expected a whole number"),
         ({"--components": 0}, r"--components: got '0'"),
         ({"--seed": -1}, r"--seed: got '-1'"),

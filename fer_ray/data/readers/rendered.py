@@ -10,7 +10,7 @@ from fer_ray import labels
 from fer_ray.data import demo
 from fer_ray.data.readers.samples import SPLITS, Samples
 
-REAL_SPLITS = {"train": (2_100, 0), "public": (280, 1), "private": (560, 2)}
+REAL_SPLITS = {"train": (2_100, 0), "validation": (280, 1), "test": (560, 2)}
 """Split -> number of faces and the renderer's seed; 300, 40 and 80 a class."""
 
 SYNTHETIC_SPLITS = {"train": (2_100, 3)}
