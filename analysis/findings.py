@@ -48,13 +48,18 @@ def difference_table(study: Study, replicates: Replicates, metric: str, differen
         f"{METRICS[metric]} less that at {axis_label(study.columns)} {value_text(base)}",
         f"Paired by test image and seed, ± half the width of the 95 % interval; * Holm-corrected p below "
         f"{number(SIGNIFICANCE)[:-1]}, over {len(differences)} differences, and over {len(means)} for the mean "
-        "(normal distribution, bootstrap standard error).",
+        f"(normal distribution, bootstrap standard error{_over(study)}).",
         [],
         (", ".join(map(axis_label, others)), axis_label(study.columns)),
         names,
         [value_text(level) for level in levels],
         entries,
     )
+
+
+def _over(study: Study) -> str:
+    few = min(len(members) for members in study.members().values()) < stats.MIN_RESAMPLED
+    return f" over test images; luck of the seeds counts from {stats.MIN_RESAMPLED} seeds on" if few else ""
 
 
 def _entry(row: pd.Series | None) -> Entry:

@@ -87,9 +87,23 @@ def read_study(root: str | Path, *, rows: str | None = None, columns: str | None
         first = sweep.trials.iloc[0]
         raise UserError(f"{root}: none of {len(sweep.trials)} trials finished; {first['id']}: {first.get('error')}")
     axes = _axes(sweep)
+    _check_one_trial_per_seed(finished, [*axes, SEED], Path(root))
     rows, columns = _choose(axes, rows, columns, sweep.info)
     predictions = [_predictions(sweep, row) for _, row in finished.iterrows()]
     return Study(sweep, finished, predictions, axes, rows, columns)
+
+
+def _check_one_trial_per_seed(finished: pd.DataFrame, keys: list[str], root: Path) -> None:
+    """Two trials of one cell and seed would pass for two seeds."""
+    first: dict[tuple[Any, ...], str] = {}
+    for trial_id, *values in zip(finished["id"], *(finished[key] for key in keys), strict=True):
+        cell = tuple(map(plain, values))
+        if cell in first:
+            raise UserError(
+                f"{root}: {first[cell]} and {trial_id} are the same cell and seed ({', '.join(keys)}); "
+                "move one of the two folders out of trials/"
+            )
+        first[cell] = trial_id
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Speed and memory, measured on the machine at hand; the only place that looks at a clock.
+"""Speed and memory, measured on the machine at hand.
 
 `data`: first and later use of a data set, and the private memory that it adds to concurrent runs.
 `step`: training steps of each network against the same steps on one batch that stays in memory (the limit).
@@ -118,7 +118,7 @@ def _steps(options: Any) -> None:
     from fer_ray.data import augment
     from fer_ray.data.batches import Batches
     from fer_ray.models import zoo
-    from fer_ray.training import optim
+    from fer_ray.training import loop, optim
     from fer_ray.training import runtime as machine
 
     names = cli.split_list(options.models) if options.models else ["ResNet18"]
@@ -144,22 +144,13 @@ def _steps(options: Any) -> None:
 
         fixed = batches(draw())
         arms: dict[str, Callable[[], Any]] = {"whole": fresh, "fixed": partial(torch.Tensor.contiguous, fixed)}
-        step = partial(_step, model, optimizer, target, runtime)
+
+        def step(images: torch.Tensor, model: Any = model, optimizer: Any = optimizer, target: Any = target) -> None:
+            loop.train_step(model, optimizer, images, target, config.training, runtime)[0].item()
+
         speeds = _race(step, arms, options.rounds, options.batch_size, rng)
         ratios = [whole / fixed for whole, fixed in zip(speeds["whole"], speeds["fixed"], strict=True)]
         print(f"{name}: {_spread(speeds['whole'], 0)} images/s; against the fixed batch {_spread(ratios)}")
-
-
-def _step(model: Any, optimizer: Any, target: Any, runtime: Any, images: Any) -> None:
-    from torch.nn import functional
-
-    with runtime.autocast():
-        logits = model(images)
-    loss = functional.cross_entropy(logits.float(), target)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    loss.item()
 
 
 def _race(

@@ -18,6 +18,9 @@ from fer_ray.errors import UserError, nearest
 
 FAILED_TRIALS, USAGE, INTERRUPTED = 1, 2, 130
 
+PROBE_BYTES = 2**20
+"""Written to see whether a results folder takes files, and deleted again."""
+
 COMMON_FLAGS = {
     "--data": "data.source",
     "--synthetic": "data.synthetic",
@@ -144,7 +147,7 @@ def writable_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".probe"
-        probe.write_text("")
+        probe.write_bytes(bytes(PROBE_BYTES))
         probe.unlink()
     except OSError as error:
         raise UserError(

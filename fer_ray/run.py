@@ -1,4 +1,4 @@
-"""One run: a config in, a row and files out. Called by `fer_ray.train`, the Ray trial and `fer_ray.bench` alike."""
+"""One run: a config in, a row and files out. Called by `fer_ray.train` and the Ray trial alike."""
 
 import contextlib
 import platform
@@ -48,6 +48,13 @@ class Experiment:
 def uses_synthetic(config: RunConfig) -> bool:
     """Whether the run draws any synthetic face."""
     return config.data.mixing != "real_only" and config.data.real_fraction < 1
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The config with its data named from the root, so that it can be repeated from any working directory."""
+    paths = {"data.source": config.data.source, "data.synthetic": config.data.synthetic}
+    named = {key: str(Path(path).expanduser().absolute()) for key, path in paths.items() if path not in (None, DEMO)}
+    return config.replace(named)
 
 
 def open_experiment(config: RunConfig) -> Experiment:

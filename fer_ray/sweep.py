@@ -2,6 +2,7 @@
 
 import platform
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,11 +70,14 @@ def command(arguments: Sequence[str]) -> int:
 
     from fer_ray.tuning import plan as planning
 
+    started = time.monotonic()
     space = planning.load_space(options.space)
+    _check_device(values.get("runtime.device", "auto"), options.address)
     plan = planning.make(space, values, axes=axes, seeds=seeds, small=options.small)
     _check_table_axes(options, plan)
     for note in plan.notes:
         console.print(note)
+    started = time.monotonic()
     name = options.name or _name(plan)
     root = options.storage.absolute() / name
     info = plan.info() | {
@@ -99,15 +103,17 @@ def command(arguments: Sequence[str]) -> int:
         return 0
 
     from fer_ray import results
-    from fer_ray.training.runtime import provenance
 
     cli.writable_folder(root)
     try:
-        results.write_json(root / "sweep.json", info | {"machine": platform.node(), **provenance()})
+        results.write_json(root / "sweep.json", info | _made_by())
     except OSError as error:
         raise UserError(f"cannot write {root / 'sweep.json'}: {error.strerror or error}") from error
     code = _run(plan, configs, root, resources, options, console, from_before) if configs else 0
-    return _report(root, console, code)
+    code = _report(root, console, code)
+    num_finished = len(planning.finished_ids(root) & {plan.run_id(config) for config in plan.configs})
+    print(f"{num_finished} of {len(plan.configs)} trials finished; {cli.duration(time.monotonic() - started)} in all")
+    return code
 
 
 def _run(
@@ -126,13 +132,17 @@ def _run(
     cells = [(plan.run_id(config), config) for config in configs]
     try:
         search.start_ray(options.address)
+        resources = search.resolve(resources)
         search.check_resources(resources)
         if not plan.is_demo:
             cost = preflight.measure(plan, configs)
-            peak_mb = preflight.rehearse(plan, configs, cost, root, results.read_json(root / "sweep.json"))
+            try:
+                peak_mb = preflight.rehearse(plan, configs, cost, root, results.read_json(root / "sweep.json"))
+            except OSError as error:
+                raise UserError(f"cannot write to {root}: {error.strerror or error}; free space there") from error
             if options.address is None and resources.gpus_per_trial == 0:
                 resources = search.within_memory(resources, peak_mb)
-            _print_cost(cost, len(configs), resources, console, options.small)
+            _print_cost(cost, len(configs), search.slots(resources), console, options.small)
         search.run_cells(cells, root, resources, console, already_finished=from_before)
     except KeyboardInterrupt:
         interrupted = True
@@ -184,6 +194,21 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
         raise UserError(f"--seeds: got {text!r}, expected whole numbers such as 0,1,2") from None
 
 
+def _made_by() -> dict[str, Any]:
+    """What sweep.json says of the program and the machine."""
+    from fer_ray.training.runtime import provenance
+    from fer_ray.tuning.search import local_cores
+
+    facts = provenance()
+    prefix = "version_"
+    return {
+        "versions": {key.removeprefix(prefix): value for key, value in facts.items() if key.startswith(prefix)},
+        "machine": {"host": platform.node(), "processor": facts["processor"], "cores": local_cores()},
+        "git_commit": facts["git_commit"],
+        "git_dirty": facts["git_dirty"],
+    }
+
+
 def _check_table_axes(options: Any, plan: "Plan") -> None:
     from fer_ray.errors import nearest
 
@@ -193,15 +218,22 @@ def _check_table_axes(options: Any, plan: "Plan") -> None:
             raise UserError(f"{flag}: {key!r} is no axis of this sweep{nearest(key, known)}")
 
 
+def _check_device(device: str, address: str | None) -> None:
+    """Raises UserError before anything starts where every trial would fail: a GPU that is there and unusable."""
+    from fer_ray.training import runtime
+
+    if device.startswith("cuda:"):
+        raise UserError(f"--device {device}: Ray gives each trial its GPU; choose among them by CUDA_VISIBLE_DEVICES")
+    if address is None:
+        runtime.find_device(device)
+
+
 def _resources(options: Any, config: RunConfig) -> "Resources":
-    from fer_ray.training.runtime import has_gpu
     from fer_ray.tuning.search import Resources
 
     threads = config.runtime.threads
     cpus = options.cpus_per_trial or (threads if isinstance(threads, int) else 1)
-    gpus = options.gpus_per_trial
-    if gpus is None:
-        gpus = 0 if config.runtime.device == "cpu" else int(has_gpu())
+    gpus = 0 if config.runtime.device == "cpu" else options.gpus_per_trial
     return Resources(cpus, gpus, options.concurrency)
 
 
@@ -210,13 +242,9 @@ def _name(plan: "Plan") -> str:
     return "-".join([plan.space.name, *data.casefold().replace(".", " ").split()])
 
 
-def _print_cost(cost: "Cost", count: int, resources: "Resources", console: "Console", small: bool) -> None:
-    from fer_ray.tuning import search
-
-    fit = max(1, int(search.local_cores() // resources.cpus_per_trial))
-    parallel = min(fit, resources.concurrency or fit)
-    seconds = cost.wall_seconds(parallel)
-    text = f"{count} trials, about {cli.duration(seconds)} with {parallel} at once, from steps measured here"
+def _print_cost(cost: "Cost", count: int, num_parallel: int, console: "Console", small: bool) -> None:
+    seconds = cost.wall_seconds(num_parallel)
+    text = f"{count} trials, at least {cli.duration(seconds)} with {num_parallel} at once, from steps measured here"
     is_long = seconds > 3600 and not small
     console.print(text + "; --small, --epochs or --num-train-images make it shorter" if is_long else text)
 
@@ -233,10 +261,11 @@ def _print_dry_run(
         size = str(config.data.num_train_images)
         table.add_row(run_id, size, str(training.epochs), str(training.batch_size), f"{cost.seconds[run_id]:.0f}")
     cli.stdout_console().print(table)
-    _print_cost(cost, len(configs), resources, console, small=False)
-    console.print(
-        f"each trial: {resources.cpus_per_trial:g} CPUs, {resources.gpus_per_trial:g} GPUs; nothing was started"
-    )
+    from fer_ray.tuning import search
+
+    here = search.resolve(resources, search.local_resources())
+    _print_cost(cost, len(configs), search.slots(here, search.local_resources()), console, small=False)
+    console.print(f"each trial: {here.cpus_per_trial:g} CPUs, {here.gpus_per_trial:g} GPUs; nothing was started")
 
 
 if __name__ == "__main__":

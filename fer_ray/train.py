@@ -53,6 +53,7 @@ def command(arguments: Sequence[str]) -> int:
 
     from fer_ray import run
 
+    config = run.with_absolute_paths(config)
     with console.status("opening the data") if console.is_terminal else console:
         experiment = run.open_experiment(config)
     for note in run.data_notes(experiment):

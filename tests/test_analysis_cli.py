@@ -1,5 +1,7 @@
 """`python -m fer_ray.analysis RESULTS`, as a user calls it."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -74,6 +76,18 @@ def test_a_missing_folder_and_a_sweep_without_success_are_said(tmp_path, capsys)
     root = write_sweep(tmp_path / "bad", models=("ResNet18",), fractions=(1.0,), failed=[("ResNet18", 1.0, 0)])
     assert main([str(root)]) == 2
     assert "none of 1 trials finished" in capsys.readouterr().err
+
+
+def test_two_trials_of_one_cell_and_seed_do_not_pass_for_two_seeds(root, capsys):
+    trial = next((root / "trials").glob("ResNet50-*"))
+    shutil.copytree(trial, trial.with_name("copy"))
+    row = json.loads((trial / "row.json").read_text()) | {"id": "copy"}
+    (trial.with_name("copy") / "row.json").write_text(json.dumps(row))
+    assert main([str(root)]) == 2
+    error = capsys.readouterr().err
+    assert "copy" in error
+    assert trial.name in error
+    assert "same cell and seed" in error
 
 
 def test_damaged_predictions_are_named(root, capsys):

@@ -50,6 +50,32 @@ def test_there_is_one_run_per_cell_and_seed(sources: dict[str, str]) -> None:
     assert values_of(plan, "training.epochs") == {1}
 
 
+def test_an_axis_of_training_images_keeps_its_values(sources: dict[str, str]) -> None:
+    design = space(axes={"data.num_train_images": (16, 30), FRACTIONS: (0.0, 1.0)})
+    assert {(c.data.num_train_images, c.data.real_fraction) for c in make(sources, design).configs} == {
+        (16, 0.0),
+        (16, 1.0),
+        (30, 0.0),
+        (30, 1.0),
+    }
+    with pytest.raises(UserError, match="999"):
+        make(sources, space(axes={"data.num_train_images": (999, 16), FRACTIONS: (1.0,)}))
+
+
+def test_an_axis_of_mixing_is_checked_cell_by_cell(sources: dict[str, str]) -> None:
+    design = space(axes={"data.mixing": ("replace", "real_only"), FRACTIONS: (0.0, 0.5, 1.0)})
+    plan = make(sources, design)
+    assert values_of(plan, FRACTIONS) == {0.5, 1.0}
+    assert len(values_of(plan, "data.num_train_images")) == 1
+
+
+def test_data_is_named_from_the_root(sources: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(sources["data.source"])
+    monkeypatch.chdir(path.parent)
+    plan = make({**sources, "data.source": path.name})
+    assert values_of(plan, "data.source") == {str(path)}
+
+
 def test_runs_that_take_longest_start_first(sources: dict[str, str]) -> None:
     models = [config.model.name for config in make(sources).configs]
     assert models == ["ResNet18"] * 6 + ["ShuffleNetV2-x1.0"] * 6
@@ -170,7 +196,9 @@ def test_every_space_of_the_project_can_be_planned_on_demo_faces(name: str) -> N
     assert design.name == name
     assert design.question.endswith("?")
     assert len(make({}, design).configs) == len(design.cells()) * len(design.demo.get("training.seed", design.seeds))
-    assert make({}, design, small=True).configs
+    small = make({}, design, small=True)
+    assert values_of(small, "training.epochs") == values_of(make({}, design), "training.epochs")
+    assert values_of(small, "data.num_train_images") == values_of(make({}, design), "data.num_train_images")
 
 
 def test_the_ratio_study_is_35_trials_on_demo_faces() -> None:
@@ -236,6 +264,12 @@ def test_another_design_under_a_name_that_is_taken_is_refused_with_the_differenc
     swapped = make({**sources, "data.source": str(tiny_faces.synthetic), "data.synthetic": str(tiny_faces.real)})
     with pytest.raises(UserError, match=r"data digest: \w{16} before, \w{16} now"):
         planning.check_same_design(root, swapped.info())
+
+
+def test_results_of_another_training_version_are_not_mixed_in(sources: dict[str, str], tmp_path: Path) -> None:
+    root = occupied(tmp_path / "sweep", make(sources))
+    with pytest.raises(UserError, match="training version: 1 before, 2 now"):
+        planning.check_same_design(root, make(sources).info() | {"training_version": 2})
 
 
 def test_the_same_data_at_another_path_is_the_same_design(

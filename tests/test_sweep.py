@@ -314,7 +314,7 @@ def test_a_dry_run_prints_trials_cost_and_resources_and_leaves_nothing(
     printed = capsys.readouterr()
     assert printed.out.count("ShuffleNetV2-x1.0-r") == 4
     assert "N = 60 training images" in printed.err
-    assert "4 trials, about" in printed.err
+    assert "4 trials, at least" in printed.err
     assert "each trial: 1 CPUs, 0 GPUs; nothing was started" in printed.err
     assert not storage.exists()
 
@@ -363,3 +363,8 @@ def test_the_diverging_space_really_diverges() -> None:
     growth = abs(1 - 1.9 * 10 * DIVERGING["optimizer.weight_decay"])
     steps = 4 * DIVERGING["data.num_train_images"] // DIVERGING["training.batch_size"]
     assert steps * np.log(growth) > np.log(np.finfo(np.float32).max)
+
+
+def test_a_numbered_gpu_is_refused_because_ray_hands_them_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.exit_code(sweep.command, ["--space=smoke", "--device=cuda:1"]) == cli.USAGE
+    assert "CUDA_VISIBLE_DEVICES" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from fer_ray import metrics
-from fer_ray.config import RunConfig
+from fer_ray.config import RunConfig, TrainingConfig
 from fer_ray.data import augment
 from fer_ray.data.batches import Batches
 from fer_ray.training import optim, schedules
@@ -106,15 +106,8 @@ def fit(
             index = next(order)
             images = data.batches(index, augmentation, generator)
             target = labels[torch.from_numpy(index).to(runtime.device)]
-            with runtime.autocast():
-                logits = model(images)
-            loss = functional.cross_entropy(logits.float(), target, label_smoothing=config.training.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            if config.training.max_gradient_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), config.training.max_gradient_norm)
-            optimizer.step()
-            losses[i], predicted[i], expected[i] = loss.detach(), logits.detach().argmax(1), target
+            loss, logits = train_step(model, optimizer, images, target, config.training, runtime)
+            losses[i], predicted[i], expected[i] = loss, logits.argmax(1), target
             step += 1
             # Reading a GPU's loss waits for it, so it is looked at every few steps; the step named is exact.
             if (i + 1) % FINITE_CHECK_STEPS == 0 or i + 1 == steps_per_epoch:
@@ -165,6 +158,26 @@ def fit(
     outcome.test_probabilities = predict(model, data.batches, data.test, runtime)
     outcome.test_reads += 1
     return outcome
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    target: torch.Tensor,
+    config: TrainingConfig,
+    runtime: Runtime,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward, loss, backward, clip, update. Returns the loss and the logits [B, C] of the weights before it."""
+    with runtime.autocast():
+        logits = model(images)
+    loss = functional.cross_entropy(logits.float(), target, label_smoothing=config.label_smoothing)
+    optimizer.zero_grad()
+    loss.backward()
+    if config.max_gradient_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+    optimizer.step()
+    return loss.detach(), logits.detach()
 
 
 @torch.inference_mode()

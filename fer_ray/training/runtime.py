@@ -16,7 +16,7 @@ from fer_ray import __version__
 from fer_ray.config import RuntimeConfig
 from fer_ray.errors import UserError
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "optuna")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray")
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,19 @@ def resolve(config: RuntimeConfig) -> Runtime:
 
     Raises UserError when a GPU was asked for and cannot be used, or is there but broken.
     """
-    device = _device(config.device)
+    device = find_device(config.device)
     threads = len(os.sched_getaffinity(0)) if config.threads == "auto" else config.threads
     torch.set_num_threads(threads)
     bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     precision = ("bfloat16" if bfloat16 else "float32") if config.precision == "auto" else config.precision
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = False  # float32 is what the row says it is
         torch.backends.cudnn.deterministic = True
     return Runtime(device, threads, precision)
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU if there is one. Raises UserError if it cannot be used."""
     if name == "auto":
         if not torch.cuda.is_available():
             if _gpu_is_present():
@@ -68,11 +68,6 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"runtime.device: {name!r} cannot be used ({reason}); expected auto, cpu or cuda:N") from error
     return device
-
-
-def has_gpu() -> bool:
-    """Whether torch can use a GPU here."""
-    return torch.cuda.is_available()
 
 
 def _gpu_is_present() -> bool:

@@ -2,18 +2,19 @@
 
 import importlib.util
 import pkgutil
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fer_ray import results, run
-from fer_ray.config import KEYS, NOT_HASHED, RunConfig
+from fer_ray.config import KEYS, NOT_HASHED, TRAINING_VERSION, RunConfig
 from fer_ray.errors import UserError, nearest
 from fer_ray.models import zoo
 from fer_ray.space import Space
 
-SEED_KEY, FRACTION_KEY = "training.seed", "data.real_fraction"
+SEED_KEY, FRACTION_KEY, MIXING_KEY = "training.seed", "data.real_fraction", "data.mixing"
 
 NO_AXES = NOT_HASHED | {"data.classes", "data.test_split", SEED_KEY}
 """One sweep has one data set; how a run is executed is not part of its identity; seeds are replicates."""
@@ -57,6 +58,7 @@ class Plan:
             "columns": self.space.columns,
             "metric": self.space.metric,
             "fixed": dict(self.fixed),
+            "training_version": TRAINING_VERSION,
             "demo": self.is_demo,
             "num_train_images": self.fixed["data.num_train_images"],
             "data": {
@@ -126,7 +128,8 @@ def make(
     from fer_ray.data import augment  # imports torch, which a typo in the space's name need not wait for
 
     is_demo = values.get("data.source", run.DEMO) == run.DEMO
-    overrides = {**space.base, **(space.demo if is_demo else {}), **(space.small if small else {})}
+    # The demo is smaller than small.
+    overrides = {**space.base, **(space.small if small else {}), **(space.demo if is_demo else {})}
     default_seeds = overrides.pop(SEED_KEY, space.seeds)
     if SEED_KEY in values:
         raise UserError(f"{SEED_KEY} is varied by the sweep itself; pass --seeds {values[SEED_KEY]}")
@@ -146,8 +149,8 @@ def make(
     if not (chosen_seeds := tuple(dict.fromkeys(default_seeds if seeds is None else seeds))):
         raise UserError("a sweep needs at least one seed; pass for example --seeds 0,1,2")
 
-    base = RunConfig.from_flat({**overrides, **values})
-    if base.data.mixing != "replace" and 0 in whole.get(FRACTION_KEY, ()):
+    base = run.with_absolute_paths(RunConfig.from_flat({**overrides, **values}))
+    if tuple(whole.get(MIXING_KEY, (base.data.mixing,))) != ("replace",) and 0 in whole.get(FRACTION_KEY, ()):
         # Without replacement by synthetic faces a share of 0 is a cell without images.
         whole[FRACTION_KEY] = tuple(value for value in whole[FRACTION_KEY] if value != 0)
     space = Space(
@@ -166,13 +169,19 @@ def make(
     experiment = run.open_experiment(base)
     notes = run.data_notes(experiment)
     if experiment.synthetic is None and any(run.uses_synthetic(config) for config in configs):
-        raise UserError(_without_synthetic(base.data.source))
-    if base.data.num_train_images == "auto":
-        fractions = sorted({config.data.real_fraction for config in configs})
-        count = run.max_train_images(experiment, fractions, base.data.mixing)
+        raise UserError(_without_synthetic(base))
+    if any(config.data.num_train_images == "auto" for config in configs):
+        fractions: dict[Any, set[float]] = {}
+        for config in configs:
+            fractions.setdefault(config.data.mixing, set()).add(config.data.real_fraction)
+        count = min(run.max_train_images(experiment, sorted(group), mixing) for mixing, group in fractions.items())
         notes.append(f"N = {count:,} training images in every cell, the largest that all of them can fill")
-        configs = [config.replace({"data.num_train_images": count}) for config in configs]
-    for config in {config.data.real_fraction: config for config in configs}.values():
+        configs = [
+            config.replace({"data.num_train_images": count}) if config.data.num_train_images == "auto" else config
+            for config in configs
+        ]
+    drawn = {(c.data.real_fraction, c.data.num_train_images, c.data.mixing): c for c in configs}
+    for config in drawn.values():
         run.draw(config, experiment)  # refuses what a cell cannot fill, before anything starts
     varied = {*space.axes, SEED_KEY}
     fixed = {key: value for key, value in configs[0].flat().items() if key not in varied}
@@ -185,11 +194,12 @@ def _expected_cost(config: RunConfig) -> float:
     return zoo.ZOO[config.model.name].gmac * size**2 * config.training.epochs
 
 
-def _without_synthetic(source: str) -> str:
+def _without_synthetic(config: RunConfig) -> str:
+    flags = f"--data {shlex.quote(config.data.source)} --test-split {config.data.test_split}"
     return (
         "this space mixes real and synthetic faces, and no --synthetic was given. Give a folder or .parquet of "
         "generated faces, make some from the data alone with\n"
-        f"    python -m fer_ray.synthesize ppca --data {source} --per-class 1500 --out synthetic.parquet\n"
+        f"    python -m fer_ray.synthesize ppca {flags} --per-class 1500 --out synthetic.parquet\n"
         "or run the real-only curve with --mixing real_only"
     )
 
@@ -209,6 +219,8 @@ def check_same_design(root: Path, info: Mapping[str, Any]) -> None:
         old, new = before["fixed"].get(key, "an axis"), info["fixed"].get(key, "an axis")
         if old != new:
             differences.append(f"{key}: {old} before, {new} now")
+    if before["training_version"] != info["training_version"]:
+        differences.append(f"training version: {before['training_version']} before, {info['training_version']} now")
     for key in ("digest", "synthetic_digest"):
         if before["data"][key] != info["data"][key]:
             differences.append(f"data {key}: {before['data'][key]} before, {info['data'][key]} now")
@@ -218,8 +230,11 @@ def check_same_design(root: Path, info: Mapping[str, Any]) -> None:
         if missing:
             differences.append(f"{key}: {', '.join(missing)} before, not now")
     if differences:
+        count = before["fixed"].get("data.num_train_images")
+        # A new share can change the N that all cells can fill.
+        hint = f", or --num-train-images {count} to extend it" if count != info["num_train_images"] else ""
         raise UserError(
-            f"{root} holds another sweep; give this one its own --name. Differences: " + "; ".join(differences)
+            f"{root} holds another sweep; give this one its own --name{hint}. Differences: " + "; ".join(differences)
         )
 
 

@@ -16,8 +16,10 @@ from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
 from fer_ray.tuning.plan import Plan
 
-TIMED_STEPS = 2
-REHEARSAL_IMAGES = 64
+TIMED_STEPS = 3
+REHEARSAL_IMAGES = 256
+"""As many as a batch of the evaluation, so that the peak of memory is a trial's."""
+
 BACKWARD_FACTOR = 3
 """A training step costs about three forward passes; evaluation is one."""
 
@@ -34,41 +36,49 @@ class Cost:
 
 
 def measure(plan: Plan, configs: Sequence[RunConfig]) -> Cost:
-    """Times steps of every network in this process, with one trial's threads, and scales them to whole runs."""
+    """Times steps of every network in this process, with one trial's threads, and scales them to whole runs.
+
+    What runs beside it, the start of workers and the writing of files come on top.
+    """
     import torch
 
+    from fer_ray.data import augment
+    from fer_ray.data.batches import Batches
     from fer_ray.models import zoo
-    from fer_ray.training import optim
+    from fer_ray.training import loop, optim
     from fer_ray.training import runtime as machine
 
+    real, parts = plan.experiment.real, plan.experiment.splits
+    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     per_image: dict[tuple, float] = {}
     seconds = {}
     for config in configs:
         runtime = machine.resolve(config.runtime)
-        size, batch_size = run.image_size(config, plan.experiment.real), config.training.batch_size
+        size, batch_size = run.image_size(config, real), config.training.batch_size
         key = (config.model.name, size, batch_size)
         if key not in per_image:
             model = zoo.build(config.model, len(plan.experiment.classes))
             model = model.to(memory_format=torch.channels_last).to(runtime.device)
             optimizer = optim.build(model, config.optimizer)
-            images = torch.rand(batch_size, 3, size, size, device=runtime.device)
-            images = images.contiguous(memory_format=torch.channels_last)
-            best = np.inf
-            for _ in range(1 + TIMED_STEPS):  # the first warms up
+            batches = Batches(real, None, size=size, normalization=run.normalization(config), device=runtime.device)
+            augmentation = augment.resolve(config.augmentation)
+            times = []
+            for _ in range(1 + TIMED_STEPS):
                 started = time.perf_counter()
-                with runtime.autocast():
-                    loss = model(images).float().square().mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                index = rng.choice(parts.train, batch_size)
+                target = torch.from_numpy(real.labels[index]).long().to(runtime.device)
+                images = batches(index, augmentation, generator)
+                loss, _ = loop.train_step(model, optimizer, images, target, config.training, runtime)
                 loss.item()
-                best = min(best, time.perf_counter() - started)
-            per_image[key] = best / batch_size
-        _, num_train_images = run.draw(config, plan.experiment)
-        parts = plan.experiment.splits
+                times.append(time.perf_counter() - started)
+            per_image[key] = float(np.median(times[1:])) / batch_size  # the first warms up
+        num_train_images = config.data.num_train_images
+        assert num_train_images != "auto", "a plan has decided N"
         evaluated = config.training.epochs * len(parts.validation) + len(parts.test)
         work = config.training.epochs * num_train_images + evaluated / BACKWARD_FACTOR
         seconds[plan.run_id(config)] = work * per_image[key]
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the trials need it
     return Cost(seconds)
 
 
@@ -90,9 +100,10 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, i
         failed, peak = [], 0.0
         cells = dict.fromkeys((by_cost[-1], by_cost[0]))
         for config in cells:
-            _, num_train_images = run.draw(config, plan.experiment)
             enough = math.ceil(1 / (config.data.real_fraction or 1))  # for one real face
-            count = min(num_train_images, max(config.training.batch_size, enough))
+            count = max(config.training.batch_size, enough)
+            if isinstance(config.data.num_train_images, int):
+                count = min(config.data.num_train_images, count)
             step = config.replace({"training.epochs": 1, "data.num_train_images": count})
             try:
                 row = run.execute(step, Path(scratch), experiment=few)

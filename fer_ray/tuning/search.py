@@ -26,18 +26,21 @@ QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A trial that asks for no GPU sees none.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "PYTHONWARNINGS": "ignore::FutureWarning:ray",
 }
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial asks for, and how many run at once; `concurrency` None fills the cluster."""
+    """What one trial asks for, and how many run at once.
+
+    `gpus_per_trial` None asks for one where the cluster has GPUs; `concurrency` None fills the cluster.
+    """
 
     cpus_per_trial: float = 1
-    gpus_per_trial: float = 0
+    gpus_per_trial: float | None = None
     concurrency: int | None = None
 
 
@@ -80,7 +83,7 @@ def start_ray(address: str | None) -> None:
 
 def check_resources(resources: Resources) -> None:
     """Raises UserError within 10 s if no node, present or one that an autoscaler may add, can hold one trial."""
-    wanted = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
+    wanted = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial or 0}
     deadline = time.monotonic() + AUTOSCALER_WAIT_SECONDS
     while True:
         nodes = _node_resources()
@@ -127,11 +130,23 @@ def within_memory(resources: Resources, peak_mb: float) -> Resources:
     return resources if fit == held else replace(resources, concurrency=fit)
 
 
-def slots(resources: Resources) -> int:
-    """Trials that the cluster as it stands can hold at once, at least 1."""
-    import ray
+def local_resources() -> dict[str, float]:
+    """CPUs and GPUs of this machine, as Ray would count them."""
+    import torch
 
-    total = ray.cluster_resources()
+    return {"CPU": local_cores(), "GPU": torch.cuda.device_count()}
+
+
+def resolve(resources: Resources, total: dict[str, float] | None = None) -> Resources:
+    """`resources` with `gpus_per_trial` decided by the `total` resources, by default those of the cluster."""
+    if resources.gpus_per_trial is not None:
+        return resources
+    return replace(resources, gpus_per_trial=int((total or _cluster_resources()).get("GPU", 0) > 0))
+
+
+def slots(resources: Resources, total: dict[str, float] | None = None) -> int:
+    """Trials that `total`, by default the cluster as it stands, can hold at once, at least 1."""
+    total = total or _cluster_resources()
     fit = [
         total.get(name, 0) // amount
         for name, amount in (("CPU", resources.cpus_per_trial), ("GPU", resources.gpus_per_trial))
@@ -139,6 +154,12 @@ def slots(resources: Resources) -> int:
     ]
     held = int(min(fit, default=1)) or 1
     return min(held, resources.concurrency or held)
+
+
+def _cluster_resources() -> dict[str, float]:
+    import ray
+
+    return ray.cluster_resources()
 
 
 def run_cells(
@@ -163,7 +184,7 @@ def run_cells(
     specs: list[dict[str, Any]] = [
         {"id": run_id, "config": config.flat(), "root": str(root)} for run_id, config in cells
     ]
-    trainable = tune.with_resources(trial, {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial})
+    trainable = tune.with_resources(trial, {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial or 0})
     with LiveView(console, specs, already_finished=already_finished, slots=slots(resources)) as view:
         tuner = tune.Tuner(
             trainable,
