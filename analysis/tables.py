@@ -150,7 +150,7 @@ def to_rich(table: Table) -> RichTable:
         title_justify="left",
         title_style="bold",
         caption_justify="left",
-        # Seven networks by five shares fit into 80 columns.
+        # Seven networks by five shares fit into 80 columns, without the space before ± and with one between cells.
         padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
@@ -159,7 +159,8 @@ def to_rich(table: Table) -> RichTable:
     for name in table.column_names:
         result.add_column(escape_markup(name), justify="right", no_wrap=True)
     for name, entries in zip(table.row_names, table.entries, strict=True):
-        texts = [f"[bold underline]{entry.text}[/]" if entry.best else entry.text for entry in entries]
+        texts = [entry.text.replace(" ±", "±") for entry in entries]
+        texts = [f"[bold underline]{t}[/]" if entry.best else t for t, entry in zip(texts, entries, strict=True)]
         result.add_row(escape_markup(name), *texts)
     return result
 

@@ -58,6 +58,8 @@ def flags(tiny_faces: TinyFaces) -> list[str]:
 
 def two_cores() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    # A suite that runs in the background of a shell inherits a Ctrl-C that is ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def command(*arguments: object) -> list[str]:

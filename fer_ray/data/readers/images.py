@@ -6,7 +6,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -47,7 +47,7 @@ def decode_all(
 
     Args:
         count: number of images, at least 1.
-        read: the encoded bytes of image i. Called twice for each, from several threads.
+        read: the encoded bytes of image i. Called from several threads, and again where sizes are mixed.
         name_of: what to call image i in a message, e.g. its file name.
         size: height and width that every image is brought to; None is the most frequent one.
 
@@ -58,6 +58,11 @@ def decode_all(
     Raises:
         UserError: an image is broken, truncated, not an image, or too large; the message names it.
     """
+    try:
+        images = _decode_alike(count, read, name_of, size)
+        return _without_equal_channels(images), ()
+    except _Mixed:
+        pass  # now every header is read first
     headers = _in_threads(count, lambda i: _checked(_read_header, name_of, i, read(i)))
     sizes = Counter(header.size for header in headers)
     height, width = size or sizes.most_common(1)[0][0]
@@ -69,14 +74,44 @@ def decode_all(
         images[i] = pixels if pixels.shape[:2] == (height, width) else _resized(pixels, (height, width))
 
     _in_threads(count, fill)
-    if channels == 3 and not any(_is_coloured(image) for image in images):
-        images = np.ascontiguousarray(images[..., :1])
+    images = _without_equal_channels(images)
     others = [(size_found, n) for size_found, n in sizes.most_common() if size_found != (height, width)]
     if not others:
         return images, ()
     examples = ", ".join(f"{w}x{h}" for (h, w), _ in others[:3]) + ", ..." * (len(others) > 3)
     num_others = sum(n for _, n in others)
     return images, (f"{num_others:,} of {count:,} images resized to {width}x{height} (they were {examples})",)
+
+
+class _Mixed(Exception):
+    """Not all images are like the first, or not of the wanted size."""
+
+
+def _decode_alike(
+    count: int, read: Callable[[int], bytes], name_of: Callable[[int], str], size: Size | None
+) -> np.ndarray:
+    """Images that all have the first one's size and channels, in one pass. Raises _Mixed if they do not."""
+    first = _checked(_read_header, name_of, 0, read(0))
+    if size not in (None, first.size):
+        raise _Mixed
+    images = np.empty((count, *first.size, first.channels), np.uint8)
+
+    def fill(i: int) -> None:
+        data = read(i)
+        header = _checked(_read_header, name_of, i, data)
+        if header != first:
+            raise _Mixed
+        images[i] = _checked(_pixels, name_of, i, data, header)
+
+    _in_threads(count, fill)
+    return images
+
+
+def _without_equal_channels(images: np.ndarray) -> np.ndarray:
+    """Grey faces saved as RGB become one channel."""
+    if images.shape[3] == 3 and not any(_is_coloured(image) for image in images):
+        return np.ascontiguousarray(images[..., :1])
+    return images
 
 
 def to_shape(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -99,8 +134,7 @@ def _in_threads(count: int, work: Callable[[int], object]) -> list:
     return [result for chunk in done for result in chunk]
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     """What an image file declares: size as displayed, 1 or 3 channels, and whether the fast decoder is right for it."""
 
     size: Size
