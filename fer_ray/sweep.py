@@ -96,6 +96,10 @@ def command(arguments: Sequence[str]) -> int:
         )
 
     resources = _resources(options, plan.configs[0])
+    if options.address is None:
+        from fer_ray.tuning.search import check_local_resources
+
+        check_local_resources(resources)
     if options.dry_run:
         from fer_ray.tuning import preflight
 
@@ -133,7 +137,8 @@ def _run(
     try:
         search.start_ray(options.address)
         resources = search.resolve(resources)
-        search.check_resources(resources)
+        if options.address is not None:
+            search.check_resources(resources)
         if not plan.is_demo:
             cost = preflight.measure(plan, configs)
             try:

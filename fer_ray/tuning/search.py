@@ -83,17 +83,36 @@ def start_ray(address: str | None) -> None:
 
 def check_resources(resources: Resources) -> None:
     """Raises UserError within 10 s if no node, present or one that an autoscaler may add, can hold one trial."""
-    wanted = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial or 0}
     deadline = time.monotonic() + AUTOSCALER_WAIT_SECONDS
     while True:
         nodes = _node_resources()
-        if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+        if _fits(resources, nodes):
             return
         if not _has_autoscaler() or time.monotonic() > deadline:
-            break
+            raise _too_large(resources, nodes)
         time.sleep(0.5)
+
+
+def check_local_resources(resources: Resources) -> None:
+    """The same for this machine alone, before Ray is started on it."""
+    nodes = [local_resources()]
+    if not _fits(resources, nodes):
+        raise _too_large(resources, nodes)
+
+
+def _fits(resources: Resources, nodes: list[dict[str, float]]) -> bool:
+    wanted = _wanted(resources)
+    return any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes)
+
+
+def _wanted(resources: Resources) -> dict[str, float]:
+    return {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial or 0}
+
+
+def _too_large(resources: Resources, nodes: list[dict[str, float]]) -> UserError:
+    wanted = _wanted(resources)
     largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
-    raise UserError(
+    return UserError(
         f"a trial asks for {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs on one node; the cluster's largest nodes "
         f"have {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs, and nothing larger can be added. "
         "Lower --cpus-per-trial or --gpus-per-trial"
@@ -184,7 +203,7 @@ def run_cells(
     specs: list[dict[str, Any]] = [
         {"id": run_id, "config": config.flat(), "root": str(root)} for run_id, config in cells
     ]
-    trainable = tune.with_resources(trial, {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial or 0})
+    trainable = tune.with_resources(trial, _wanted(resources))
     with LiveView(console, specs, already_finished=already_finished, slots=slots(resources)) as view:
         tuner = tune.Tuner(
             trainable,
