@@ -59,7 +59,7 @@ def write_report(
 
 def _print(console: Console, built: list[Table], findings: list[str]) -> None:
     for table in built:
-        console.print(tables.to_rich(table))
+        tables.print_whole(console, table)
         console.print()
     console.print(" ".join(built[0].notes), markup=False, highlight=False, style="dim")
     console.print()

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich import box
+from rich.console import Console
 from rich.markup import escape as escape_markup
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from fer_ray.analysis import stats
@@ -155,14 +157,22 @@ def to_rich(table: Table) -> RichTable:
         pad_edge=False,
         show_edge=False,
     )
-    result.add_column(escape_markup(rows), no_wrap=True)
-    for name in table.column_names:
-        result.add_column(escape_markup(name), justify="right", no_wrap=True)
-    for name, entries in zip(table.row_names, table.entries, strict=True):
-        texts = [entry.text.replace(" ±", "±") for entry in entries]
+    cells = [[entry.text.replace(" ±", "±") for entry in entries] for entries in table.entries]
+    result.add_column(escape_markup(rows), overflow="fold", min_width=max(map(len, table.row_names)))
+    for name, column in zip(table.column_names, zip(*cells, strict=True), strict=True):
+        # A long name may fold; a number is never cut.
+        result.add_column(escape_markup(name), justify="right", overflow="fold", min_width=max(map(len, column)))
+    for name, entries, texts in zip(table.row_names, table.entries, cells, strict=True):
         texts = [f"[bold underline]{t}[/]" if entry.best else t for t, entry in zip(texts, entries, strict=True)]
         result.add_row(escape_markup(name), *texts)
     return result
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Prints a table; where the terminal is too narrow its lines run on, since a number that is cut misleads."""
+    rendered = to_rich(table)
+    needed = Measurement.get(console, console.options.update(max_width=10_000), rendered).minimum
+    console.print(rendered, width=max(needed, console.width), crop=False)
 
 
 def to_markdown(table: Table) -> str:

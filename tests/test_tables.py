@@ -138,6 +138,17 @@ def test_the_terminal_shows_seven_models_and_five_shares_in_100_columns(built):
     assert "…" not in stream.getvalue()
 
 
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_no_number_is_cut_where_seven_models_go_across(root, width):
+    study = read_study(root, rows="data.real_fraction", columns="model.name")
+    summary = stats.summarize(study, stats.bootstrap(study), "accuracy")
+    (table,) = tables.build(study, summary, "accuracy")
+    stream = io.StringIO()
+    tables.print_whole(Console(file=stream, width=width), table)
+    for entry in (entry for entries in table.entries for entry in entries):
+        assert entry.text.replace(" ±", "±") in stream.getvalue()
+
+
 def hostile():
     return tables.Table(
         "T",
