@@ -1,9 +1,6 @@
 """`dashboard.html`: one file that works offline, with all figures, tables and facts of a study."""
 
-import base64
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -11,9 +8,9 @@ from typing import Any
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from fer_ray import results
+from fer_ray import page, results
 from fer_ray.analysis import tables
-from fer_ray.analysis.load import SEED, Study, plain
+from fer_ray.analysis.load import FOLD, OTHER_TESTS, SEED, Study, plain
 from fer_ray.analysis.stats import METRICS
 from fer_ray.analysis.tables import Table, axis_label, number, value_text
 from fer_ray.analysis.views import View
@@ -35,40 +32,22 @@ TRIAL_FACTS = (
 def render(study: Study, findings: list[str], built: list[Table], views: list[View]) -> str:
     """The page as HTML. Nothing is fetched: scripts and styles are inside, and its policy forbids connections."""
     scripts = [get_plotlyjs(), _asset("dashboard.js")]
-    name = escape(str(study.sweep.info.get("name", study.sweep.root.name)))
-    data = json.dumps({view.key: view.data() for view in views}, allow_nan=False).replace("<", "\\u003c")
+    name = str(study.sweep.info.get("name", study.sweep.root.name))
+    data = {view.key: view.data() for view in views}
     body = [
         _header(study, name, findings),
         "<main>",
         *(_figure(view) for view in views[:2]),
-        _section("tables", "Tables", "".join(map(tables.to_html, built)) + _paragraphs([" ".join(built[0].notes)])),
+        page.section(
+            "tables", "Tables", "".join(map(tables.to_html, built)) + page.paragraphs([" ".join(built[0].notes)])
+        ),
         *(_figure(view) for view in views[2:]),
         _trial_table(study),
+        _leaks(study),
         _health(study),
         "</main>",
     ]
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{name}</title>\n<style>{_asset('dashboard.css')}</style>\n</head>\n<body>",
-            *body,
-            f'<script type="application/json" id="views">{data}</script>',
-            *(f"<script>{script}</script>" for script in scripts),
-            "</body>\n</html>\n",
-        ]
-    )
-
-
-def _policy(scripts: Iterable[str]) -> str:
-    """Only the scripts of this page run, by their hash, and nothing may be loaded or sent."""
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'"
-    )
+    return page.document(name, "\n".join(body), data={"views": data}, scripts=scripts, styles=[_asset("dashboard.css")])
 
 
 def _asset(name: str) -> str:
@@ -87,14 +66,15 @@ def _header(study: Study, name: str, findings: list[str]) -> str:
     facts = {
         "Data": _values(study.trials, "data_name"),
         "Test": _values(study.trials, "test_name"),
+        **{f"Test on {what}": _values(study.trials, f"{test}_name") for test, what in OTHER_TESTS.items()},
         "Training images": f"{info['num_train_images']:,}" if info.get("num_train_images") else None,
         "Seeds": ", ".join(map(str, sorted(study.trials[SEED].unique()))),
         "Trials": f"{finished} finished, {total - finished} failed",
         "Training time": _duration(pd.to_numeric(study.trials.get("train_seconds", pd.Series(dtype=float))).sum()),
     }
     return (
-        f'<header><p class="name">{name}</p><h1>{escape(str(info.get("question") or name))}</h1>{warning}'
-        f'<div class="findings">{_paragraphs(findings)}</div>{_facts(facts)}</header>'
+        f'<header><p class="name">{escape(name)}</p><h1>{escape(str(info.get("question") or name))}</h1>{warning}'
+        f'<div class="findings">{page.paragraphs(findings)}</div>{page.facts(facts)}</header>'
     )
 
 
@@ -108,7 +88,7 @@ def _figure(view: View) -> str:
         + "</select></label>"
         for select in view.selects
     )
-    return _section(
+    return page.section(
         view.key,
         view.title,
         f'<div class="controls">{selects}</div><figure data-view="{view.key}"><div class="plot"></div>'
@@ -119,7 +99,7 @@ def _figure(view: View) -> str:
 
 def _trial_table(study: Study) -> str:
     trials = study.sweep.trials
-    axes = [*study.axes, SEED]
+    axes = [*study.axes, SEED, *([FOLD] if FOLD in trials and trials[FOLD].notna().any() else [])]
     columns = ["id", *axes, "status", *(c for c in (*SCORES, *TRIAL_FACTS) if c in trials)]
     head = "".join(
         f'<th scope="col" aria-sort="none"{_text_class(trials[c])}>'
@@ -132,7 +112,7 @@ def _trial_table(study: Study) -> str:
         + "</tr>"
         for _, row in trials.iterrows()
     )
-    return _section(
+    return page.section(
         "trials",
         "Trials",
         '<div class="controls"><label>Filter <input type="search" placeholder="ResNet18 failed"></label> '
@@ -155,6 +135,38 @@ def _text_class(values: pd.Series) -> str:
     return "" if pd.api.types.is_numeric_dtype(values) else " class=text"
 
 
+def _leaks(study: Study) -> str:
+    """Pictures that are in two parts of the data; nothing where the sweep did not look."""
+    record = study.sweep.info.get("leakage")
+    if not record or not record["sizes"]:
+        return ""
+    dropped = {bool(plain(value)) for value in study.trials.get("data.drop_leaks", [False])}
+    head = ("parts", "images of the second", "with a copy in the first", "exact", "example", "its copy")
+    rows = []
+    for pair in record["between"]:
+        example: dict[str, Any] = next(iter(pair["examples"]), {})
+        rows.append(
+            (
+                f"{pair['first_part']} / {pair['second_part']}",
+                record["sizes"][pair["second_part"]],
+                pair["second_images"],
+                pair["exact_second_images"],
+                example.get("second"),
+                example.get("first"),
+            )
+        )
+    said = {
+        (False,): "Nothing was left out of training.",
+        (True,): "Copies of validation and test images were left out of training (--drop-leaks).",
+        (False, True): "Copies were left out of training in the trials with drop leaks True, and in no other.",
+    }[tuple(sorted(dropped))]
+    said += " Tables on test images without a copy in training come from the same predictions."
+    if FOLD in study.trials and study.trials[FOLD].nunique() > 1:
+        said += " The numbers are those of the first fold; what validates in it is trained on in the others."
+    looked = "Equal pixels, or near-duplicates by perceptual hash, compared before training."
+    return page.section("leaks", "Copies across the data", page.paragraphs([looked, said]) + page.table(head, rows))
+
+
 def _health(study: Study) -> str:
     info, trials = study.sweep.info, study.sweep.trials
     failed = trials[trials["status"] != results.FINISHED]
@@ -174,17 +186,7 @@ def _health(study: Study) -> str:
     }
     problems = f"<ul>{errors}</ul>" if errors else "<p>Every trial finished.</p>"
     command = f"<pre><code>{escape(str(info['command']))}</code></pre>" if info.get("command") else ""
-    return _section("health", "Run health and provenance", problems + command + _facts(facts))
-
-
-def _section(key: str, title: str, content: str) -> str:
-    return f'<section aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(title)}</h2>{content}</section>'
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    known = {key: value for key, value in facts.items() if value not in (None, "", "not recorded")}
-    items = (f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>" for key, value in known.items())
-    return f"<dl>{''.join(items)}</dl>"
+    return page.section("health", "Run health and provenance", problems + command + page.facts(facts))
 
 
 def _record(value: Any) -> str:
@@ -207,7 +209,3 @@ def _column_label(key: str) -> str:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _paragraphs(sentences: Iterable[str]) -> str:
-    return "".join(f"<p>{escape(sentence).replace(' %', '&nbsp;%')}</p>" for sentence in sentences)

@@ -1,8 +1,8 @@
 """A results folder as a study: its axes, its cells, and the test predictions of every finished trial."""
 
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,12 @@ from fer_ray import results
 from fer_ray.errors import UserError, nearest
 
 SEED = "training.seed"
+FOLD = "data.fold"
+REPLICATE = "replicate"
+"""Column that tells the trials of a cell apart: the seed, and in a cross-validation the fold."""
+
+OTHER_TESTS = {"synthetic_test": "synthetic test faces", "cross_test": "another data set"}
+"""Split in predictions.parquet -> what a table over it is called."""
 USUAL_AXES = ("model.name", "data.real_fraction")
 """Stand in where a space has fewer than two axes, so that a table always has rows and columns."""
 
@@ -45,9 +51,9 @@ class Study:
 
     Attributes:
         sweep: the files as they were read.
-        trials: the finished trials, a row each, numbered from 0.
+        trials: the finished trials, a row each, numbered from 0, with REPLICATE.
         predictions: one for each row of `trials`.
-        axes: config key -> its values, in the space's order, without the seed.
+        axes: config key -> its values, in the space's order, without the seed and the fold.
         rows, columns: the two axes that tables show down and across.
     """
 
@@ -68,8 +74,9 @@ class Study:
         return list(product(*self.axes.values()))
 
     def members(self) -> dict[Cell, list[int]]:
-        """The numbers of a cell's finished trials, sorted by seed."""
-        return _group(self.trials.sort_values(SEED, kind="stable"), self.axes)
+        """The numbers of a cell's finished trials, sorted by seed and fold."""
+        keys = [SEED, FOLD] if FOLD in self.trials else [SEED]
+        return _group(self.trials.sort_values(keys, kind="stable"), self.axes)
 
     def failed_members(self) -> dict[Cell, list[int]]:
         """The numbers of a cell's trials that did not finish, as rows of `sweep.trials`."""
@@ -87,10 +94,35 @@ def read_study(root: str | Path, *, rows: str | None = None, columns: str | None
         first = sweep.trials.iloc[0]
         raise UserError(f"{root}: none of {len(sweep.trials)} trials finished; {first['id']}: {first.get('error')}")
     axes = _axes(sweep)
-    _check_one_trial_per_seed(finished, [*axes, SEED], Path(root))
+    finished[REPLICATE] = _replicates(finished)
+    _check_one_trial_per_seed(finished, [*axes, REPLICATE], Path(root))
     rows, columns = _choose(axes, rows, columns, sweep.info)
     predictions = [_predictions(sweep, row) for _, row in finished.iterrows()]
     return Study(sweep, finished, predictions, axes, rows, columns)
+
+
+def other_tests(study: Study) -> dict[str, Study]:
+    """The same trials on other images: name -> study, for each that all of them have predictions of.
+
+    `clean`: the test images without a copy in training; the splits of OTHER_TESTS.
+    """
+    found = {}
+    for split in OTHER_TESTS:
+        column = f"{split}_name"
+        if column in study.trials and study.trials[column].notna().all():
+            rows = [_predictions(study.sweep, row, split) for _, row in study.trials.iterrows()]
+            found[split] = replace(study, predictions=rows)
+    if leaked := study.sweep.leaked():
+        rows = [_predictions(study.sweep, row, "test", leaked) for _, row in study.trials.iterrows()]
+        found["clean"] = replace(study, predictions=rows)
+    return found
+
+
+def _replicates(trials: pd.DataFrame) -> "pd.Series[str]":
+    names = trials[SEED].astype(str)
+    if FOLD in trials and trials[FOLD].notna().any():
+        names = names + " fold " + trials[FOLD].astype(str)
+    return names
 
 
 def _check_one_trial_per_seed(finished: pd.DataFrame, keys: list[str], root: Path) -> None:
@@ -120,7 +152,9 @@ def where(frame: pd.DataFrame, key: str, value: Any) -> pd.DataFrame:
 
 
 def _axes(sweep: results.Sweep) -> dict[str, list[Any]]:
-    stated: dict[str, list[Any]] = {key: list(v) for key, v in sweep.info.get("axes", {}).items() if key != SEED}
+    stated: dict[str, list[Any]] = {
+        key: list(v) for key, v in sweep.info.get("axes", {}).items() if key not in (SEED, FOLD)
+    }
     for key in USUAL_AXES:
         if len(stated) < 2:
             stated.setdefault(key, [])
@@ -149,14 +183,17 @@ def _group(trials: pd.DataFrame, axes: Iterable[str]) -> dict[Cell, list[int]]:
     return cells
 
 
-def _predictions(sweep: results.Sweep, row: pd.Series) -> Predictions:
-    frame = sweep.predictions(row["id"])
+def _predictions(
+    sweep: results.Sweep, row: pd.Series, split: str = "test", without: Collection[str] = ()
+) -> Predictions:
+    frame = sweep.predictions(row["id"], split)
+    frame = frame[~frame["id"].isin(without)] if without else frame
     classes = tuple(row["classes"])
     columns = [f"p_{name}" for name in classes]
     if frame.empty or not {"label", *columns} <= set(frame.columns) or not frame["label"].isin(classes).all():
         path = sweep.root / "trials" / row["id"] / "predictions.parquet"
         raise UserError(
-            f"{path}: expected test rows with a label among {', '.join(classes)} and their p_<class> columns; "
+            f"{path}: expected {split} rows with a label among {', '.join(classes)} and their p_<class> columns; "
             "delete its folder to run that trial again"
         )
     codes = frame["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)

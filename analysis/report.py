@@ -8,9 +8,12 @@ from rich.console import Console
 from fer_ray import results
 from fer_ray.analysis import stats, tables
 from fer_ray.analysis.findings import baseline, difference_table, headline
-from fer_ray.analysis.load import Study, read_study
+from fer_ray.analysis.load import OTHER_TESTS, Study, other_tests, read_study
 from fer_ray.analysis.tables import Table
 from fer_ray.errors import UserError, nearest
+
+OTHER_TEST_METRICS = ("accuracy", "macro_f1")
+"""What is told of tests other than the test split; the first one also in the terminal."""
 
 
 def write_report(
@@ -40,8 +43,16 @@ def write_report(
         if len(differences):
             built["differences"] = [difference_table(study, replicates, metric, differences)]
             numbers["differences"] = differences
+    shown = list(tables.TABLE_METRICS)
+    for test, elsewhere in other_tests(study).items():
+        there = stats.bootstrap(elsewhere)
+        for name in OTHER_TEST_METRICS:
+            key = f"{name}_{test}"
+            numbers[key] = stats.summarize(elsewhere, there, name)
+            built[key] = tables.build(elsewhere, numbers[key], name, _where(elsewhere, test))
+        shown.append(f"{OTHER_TEST_METRICS[0]}_{test}")
     findings = headline(study, replicates, metric)
-    _print(console, [table for name in tables.TABLE_METRICS for table in built[name]], findings)
+    _print(console, [table for name in shown for table in built[name]], findings)
     # plotly takes half a second to import, and the tables need not wait for it.
     from fer_ray.analysis import dashboard, views
 
@@ -55,6 +66,14 @@ def write_report(
     except OSError as error:
         raise UserError(f"cannot write the report to {folder}: {error.strerror or error}") from error
     return [folder / name for name in ("trials.parquet", "epochs.parquet", "tables", "dashboard.html")]
+
+
+def _where(study: Study, test: str) -> str:
+    if test in OTHER_TESTS:
+        names = sorted(study.trials[f"{test}_name"].unique())
+        return f"on {OTHER_TESTS[test]}: {', '.join(names)}"
+    counts = sorted({len(answer.labels) for answer in study.predictions})
+    return f"on the {' to '.join(f'{count:,}' for count in counts)} test images without a copy in training"
 
 
 def _print(console: Console, built: list[Table], findings: list[str]) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from fer_ray import metrics
-from fer_ray.analysis.load import SEED, Cell, Predictions, Study
+from fer_ray.analysis.load import REPLICATE, Cell, Predictions, Study
 
 METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_recall": "Macro recall", "auroc": "AUROC"}
 CHANCE_KEYS = {"macro_recall": "balanced_accuracy"}
@@ -211,7 +211,10 @@ def _paired(study: Study, replicates: Replicates, metric: str, axis: str, high: 
     pairs = {}
     for cell in product(*(levels for key, levels in study.axes.items() if key != axis)):
         first, second = (
-            {study.trials.at[number, SEED]: number for number in members.get((*cell[:place], level, *cell[place:]), [])}
+            {
+                study.trials.at[number, REPLICATE]: number
+                for number in members.get((*cell[:place], level, *cell[place:]), [])
+            }
             for level in (high, low)
         )
         shared = [seed for seed in first if seed in second]

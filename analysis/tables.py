@@ -15,7 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from fer_ray.analysis import stats
-from fer_ray.analysis.load import Study, plain, where
+from fer_ray.analysis.load import FOLD, SEED, Study, plain, where
 
 TABLE_METRICS = ("accuracy", "macro_f1", "auroc")
 CHANCE_MARK = "°"
@@ -76,8 +76,11 @@ def number(value: float, signed: bool = False) -> str:
     return sign + digits.removeprefix("0")
 
 
-def build(study: Study, summary: pd.DataFrame, metric: str) -> list[Table]:
-    """The tables of one metric from `stats.summarize`: one for each combination of the axes beyond rows and columns."""
+def build(study: Study, summary: pd.DataFrame, metric: str, where_tested: str = "") -> list[Table]:
+    """The tables of one metric from `stats.summarize`: one for each combination of the axes beyond rows and columns.
+
+    `where_tested` comes after the metric's name, where the images are not those of the test split.
+    """
     caption, shared = _chance_text(summary), notes(study, summary)
     tables = []
     for extra in product(*(study.axes[key] for key in study.other_axes)):
@@ -88,7 +91,7 @@ def build(study: Study, summary: pd.DataFrame, metric: str) -> list[Table]:
         panel = ", ".join(f"{axis_label(k)} {value_text(v)}" for k, v in values.items() if len(study.axes[k]) > 1)
         tables.append(
             Table(
-                stats.METRICS[metric] + (f" ({panel})" if panel else ""),
+                " ".join([stats.METRICS[metric], *filter(None, [where_tested, panel and f"({panel})"])]),
                 caption,
                 shared,
                 (axis_label(study.rows), axis_label(study.columns)),
@@ -110,7 +113,14 @@ def notes(study: Study, summary: pd.DataFrame) -> list[str]:
     total = trials[["num_train_real", "num_train_synthetic"]].sum(axis=1).astype(int)
     few, many = total.min(), total.max()
     sentences.append(f"{few:,} training images." if few == many else f"{few:,} to {many:,} training images.")
-    sentences.append(interval_text(summary["num_seeds"]))
+    folds = trials[FOLD].nunique() if FOLD in trials else 0
+    sentences.append(interval_text(summary["num_seeds"], "run" if folds > 1 else "seed"))
+    if folds > 1:
+        seeds = _count(trials[SEED].nunique(), "seed")
+        sentences.append(
+            f"The runs of a cell are {seeds} by {folds} folds of a cross-validation. Folds share training images, so "
+            "that runs are more alike than independent ones, and intervals somewhat too narrow."
+        )
     if failed := int(summary["num_failed"].sum()):
         sentences.append(f"{_count(failed, 'trial')} failed.")
     if empty := int((summary["num_seeds"] == 0).sum()):
@@ -121,21 +131,19 @@ def notes(study: Study, summary: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def interval_text(num_seeds: pd.Series) -> str:
-    """How the means and intervals were made, given the seeds of each cell."""
+def interval_text(num_seeds: pd.Series, what: str = "seed") -> str:
+    """How the means and intervals were made, given the seeds, or runs of seeds and folds, of each cell."""
     counts = sorted(set(num_seeds[num_seeds > 0]))
     if counts == [1]:
-        cell = "one seed"
+        cell = f"one {what}"
     else:
-        cell = (
-            f"the mean of {counts[0]} seeds" if len(counts) == 1 else f"the mean of {counts[0]} to {counts[-1]} seeds"
-        )
+        cell = f"the mean of {' to '.join(str(count) for count in sorted({counts[0], counts[-1]}))} {what}s"
     if counts[0] >= stats.MIN_RESAMPLED:
-        over = "seeds and test images"
+        over = f"{what}s and test images"
     elif counts[-1] < stats.MIN_RESAMPLED:
-        over = "test images, not over seeds"
+        over = f"test images, not over {what}s"
     else:
-        over = f"test images, and over seeds where a cell has {stats.MIN_RESAMPLED}"
+        over = f"test images, and over {what}s where a cell has {stats.MIN_RESAMPLED}"
     return (
         f"Each cell is {cell}, ± half the width of its 95 % interval: bootstrap over {over} "
         f"({stats.RESAMPLES:,} resamples, {stats.AUROC_RESAMPLES} for AUROC)."

@@ -4,17 +4,18 @@ Exit codes: 0 done, 1 some trials failed, 2 the input is wrong, 130 interrupted.
 """
 
 import argparse
+import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 
 from fer_ray.config import KEYS, RunConfig, check_key, parse_value
-from fer_ray.errors import UserError, nearest
+from fer_ray.errors import UserError, nearest, printable
 
 FAILED_TRIALS, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -26,6 +27,10 @@ COMMON_FLAGS = {
     "--synthetic": "data.synthetic",
     "--classes": "data.classes",
     "--test-split": "data.test_split",
+    "--label-set": "data.label_set",
+    "--align": "data.align",
+    "--test-data": "data.test_source",
+    "--drop-leaks": "data.drop_leaks",
     "--mixing": "data.mixing",
     "--image-size": "data.image_size",
     "--num-train-images": "data.num_train_images",
@@ -69,11 +74,29 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+def run_subcommand(
+    command: str, description: str, example: str, subcommands: Mapping[str, tuple[str, str]], arguments: Sequence[str]
+) -> int:
+    """Hands a command line to the module of its first word.
+
+    `subcommands` maps a word to the module with its `command(arguments)`, and to what it does, for the help. Returns
+    the exit code.
+    """
+    parser = Parser(command, f"{description} Each has its own --help.", example)
+    described = "; ".join(f"{name}: {text}" for name, (_, text) in subcommands.items())
+    parser.add_argument("what", metavar="WHAT", choices=list(subcommands), help=described)
+    module, _ = subcommands[parser.parse(arguments[:1]).what]
+    return importlib.import_module(module).command(arguments[1:])
+
+
 def add_config_flags(parser: argparse.ArgumentParser, flags: dict[str, str]) -> None:
     """Adds a flag per config key, with the key's description and default as its help, and `--set`."""
     group = parser.add_argument_group("settings of a run")
     for flag, key in flags.items():
         info = KEYS[key]
+        if info.annotation is bool:
+            group.add_argument(flag, dest=key, action="store_const", const="true", default=None, help=info.description)
+            continue
         default = "none" if info.default is None else info.default
         group.add_argument(
             flag, dest=key, metavar="VALUE", default=None, help=f"{info.description} (default: {default})"
@@ -86,6 +109,13 @@ def add_config_flags(parser: argparse.ArgumentParser, flags: dict[str, str]) -> 
         default=[],
         help="any config key, e.g. optimizer.weight_decay=0.05; may be repeated. Keys: "
         + ", ".join(key for key in KEYS if key not in flags.values()),
+    )
+
+
+def add_strict_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--strict`."""
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse to start if training images are copies of validation or test ones"
     )
 
 
@@ -156,6 +186,16 @@ def writable_folder(path: Path) -> Path:
     return path
 
 
+def writable_file(path: Path) -> Path:
+    """Checks that a file can be written at `path`, by `--out`. Raises UserError when it cannot."""
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder; name a file in it, e.g. {path / 'faces.parquet'}")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: there is no folder {path.parent}; make it, or choose another")
+    writable_folder(path.parent)
+    return path
+
+
 def stderr_console() -> Console:
     """Where progress and notes go; results go to standard output."""
     return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -172,7 +212,7 @@ def exit_code(command: Callable[[Sequence[str]], int], arguments: Sequence[str])
     try:
         return command(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -5,18 +5,32 @@ A config is nested (`config.data.image_size`) in code and flat (`data.image_size
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from fer_ray.errors import UserError, nearest
+from fer_ray.phases import parse_phases
 
 TRAINING_VERSION = 1
 """Raised whenever the same config would give other numbers than before, so that finished trials are not reused."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _checked_fold(value: str) -> str:
+    match = re.fullmatch(r"([1-9]\d?)/([1-9]\d?)", value)
+    if not match or int(match[1]) > int(match[2]) or int(match[2]) < 2:
+        raise ValueError("I/K with I from 1 to K, and K from 2 to 99, e.g. 1/5")
+    return value
+
+
+def _checked_phases(value: str) -> str:
+    parse_phases(value)
+    return value
 
 
 class _Group(BaseModel):
@@ -28,12 +42,41 @@ class _Group(BaseModel):
 class ModelConfig(_Group):
     """The network."""
 
-    name: str = Field("ResNet18", description="architecture, a name from the zoo")
-    weights: Literal["none", "imagenet"] = Field(
+    name: str = Field("ResNet18", description="architecture: a name from the zoo, or any of timm's")
+    weights: str = Field(
         "none",
-        description="initial weights: none (from scratch), or imagenet (downloaded once through timm/torchvision)",
+        description="initial weights: none (from scratch), imagenet (downloaded once through timm/torchvision), or a "
+        "file: .pt, .pth or .safetensors",
+    )
+    head: Literal["linear", "efficientnetv2s-two-phase", "affect-resnet50", "affect-efficientnetb0", "affect-cnn"] = (
+        Field("linear", description="layers after the features: linear, or those of one of the systems")
+    )
+    stem: Literal["standard", "stride1"] = Field(
+        "standard", description="stride1: the first layers keep the resolution, for small images; costs more"
+    )
+    channels: Literal[1, 3] = Field(
+        3, description="input channels; grey images are repeated for 3, colour is averaged for 1"
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout before the classifier, 0 to below 1")
+
+
+class TaskConfig(_Group):
+    """What is learned, and by which loss."""
+
+    name: Literal["expression", "affect", "multitask"] = Field(
+        "expression", description="expression: classes; affect: valence and arousal; multitask: both"
+    )
+    classification_loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="loss of the classes")
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = Field(2.0, description="focusing parameter of the focal loss")
+    class_weights: Literal["none", "inverse"] = Field(
+        "none", description="weights of the classes in the loss; inverse: to their number of training images"
+    )
+    affect_loss: Literal["mse", "ccc", "mse_ccc"] = Field(
+        "mse", description="loss of valence and arousal: squared error, 1 - CCC, or the mean of both"
+    )
+    expression_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the classes' loss, multitask")
+    valence_weight: Annotated[float, Field(ge=0)] = Field(0.5, description="weight of valence's loss, multitask")
+    arousal_weight: Annotated[float, Field(ge=0)] = Field(0.5, description="weight of arousal's loss, multitask")
 
 
 class DataConfig(_Group):
@@ -43,6 +86,28 @@ class DataConfig(_Group):
     synthetic: str | None = Field(None, description="synthetic faces: a folder, .parquet or .zip; demo has its own")
     classes: Literal["same", "common"] = Field(
         "same", description="what to do when real and synthetic classes differ: same (refuse) or common (shared only)"
+    )
+    label_set: Literal["native", "fer7", "fer4", "affectnet8", "affectnet7", "ferplus8", "emotieff8", "emotieff7"] = (
+        Field("native", description="classes and their order; others are merged or left out, which is said aloud")
+    )
+    votes: Literal["majority", "probability", "multi_target"] = Field(
+        "majority",
+        description="FER+: train towards the majority's class, the votes as probabilities, or any of the voted classes",
+    )
+    align: bool = Field(
+        False, description="find faces and bring their eyes to fixed places, once, when they enter the cache"
+    )
+    test_source: str | None = Field(
+        None, description="another data set that every run is tested on as well: its test split, else all of it"
+    )
+    synthetic_test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the synthetic faces kept for a synthetic test; a test split they have is always one"
+    )
+    fold: Annotated[str, AfterValidator(_checked_fold)] | None = Field(
+        None, description="I/K: part I of K of the training images validates, the rest trains (cross-validation)"
+    )
+    drop_leaks: bool = Field(
+        False, description="leave training images out that are near-duplicates of validation or test images"
     )
     test_split: Literal["private", "public", "all"] = Field(
         "private", description="FER2013's test images: PrivateTest, PublicTest, or all 7,178 of both"
@@ -54,6 +119,9 @@ class DataConfig(_Group):
         "auto", description="training images N of one run; auto is the largest that every cell can fill"
     )
     real_fraction: Fraction = Field(1.0, description="share of real faces among the N training images, 0 to 1")
+    sampling: Literal["natural", "balanced"] = Field(
+        "natural", description="how training images are drawn: each once an epoch, or all classes equally often"
+    )
     mixing: Literal["replace", "add", "real_only"] = Field(
         "replace",
         description="replace: rN real + (1-r)N synthetic; add: N real + (1-r)/r N synthetic; real_only: rN real",
@@ -77,18 +145,48 @@ class AugmentationConfig(_Group):
     zoom: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="zoom, +- share of the side")
     shift: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="shift, +- share of the side")
     shear_degrees: Annotated[float, Field(ge=0, lt=90)] | None = Field(None, description="shear, +- degrees")
+    erasing_probability: Fraction = Field(0.0, description="probability of random erasing, 0 to 1")
+    mixup_alpha: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="MixUp's Beta(alpha, alpha); 0 is off")
+    cutmix_alpha: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="CutMix's Beta(alpha, alpha); 0 is off")
+    views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="that many fixed augmented views of each image, in turn, instead of a new one each time"
+    )
+    test_time: Literal["none", "flip", "ten_crop"] = Field(
+        "none", description="views whose probabilities are averaged in validation and test"
+    )
 
 
 class OptimizerConfig(_Group):
     """How weights follow gradients."""
 
-    name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="optimizer; sgd has Nesterov momentum .9")
+    name: Literal["adamw", "adam", "sgd", "muon"] = Field(
+        "adamw", description="optimizer; muon is for convolutions with norms, and SGD for what else there is"
+    )
     learning_rate: Annotated[float, Field(gt=0, le=10)] = Field(2e-3, description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.02, description="weight decay, on matrices only")
-    schedule: Literal["one_cycle", "cosine", "constant"] = Field(
-        "one_cycle", description="learning rate over the run's steps"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Nesterov momentum of sgd and muon")
+    schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = Field(
+        "one_cycle", description="learning rate over the steps of each phase"
     )
-    warmup_fraction: Fraction = Field(0.25, description="share of all steps spent warming up, 0 to 1")
+    warmup_fraction: Fraction = Field(0.25, description="share of a phase's steps spent warming up, 0 to 1")
+    step_epochs: Annotated[int, Field(ge=1)] = Field(7, description="epochs between two drops of schedule step")
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="factor of a drop of schedule step")
+    plateau_epochs: Annotated[int, Field(ge=1)] = Field(
+        5, description="epochs without a better validation value before schedule plateau drops"
+    )
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="factor of a drop of schedule plateau")
+    sam_rho: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="radius of sharpness-aware minimisation; 0 is the plain optimizer"
+    )
+    sam_adaptive: bool = Field(False, description="adaptive SAM: the radius scales with each weight")
+    sam_every: Annotated[int, Field(ge=1)] = Field(1, description="SAM's second pass in every k-th step only")
+    sam_fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of a batch in SAM's second pass")
+    accumulation_steps: Annotated[int, Field(ge=1)] = Field(
+        1, description="parts that a batch is cut into, whose gradients are summed, to save memory"
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay per step of a moving average of the weights, which is then what is judged"
+    )
 
 
 class TrainingConfig(_Group):
@@ -99,11 +197,18 @@ class TrainingConfig(_Group):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="drives initialisation, order, augmentation and the draw of the training images"
     )
-    patience: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="epochs without a better validation value before the run stops; none: to the end"
+    phases: Annotated[str, AfterValidator(_checked_phases)] | None = Field(
+        None,
+        description="what is trained when, as PART SHARE [xFACTOR] [carry], ...: PART is head, last-N (layers with "
+        "weights), from-BLOCK or all; SHARE of the epochs; FACTOR of the learning rate; carry keeps the optimizer's "
+        "state. E.g. 'head 30, last-30 20 x0.1'",
     )
-    selection_metric: Literal["macro_f1", "accuracy", "loss"] = Field(
-        "macro_f1", description="validation value that chooses the epoch"
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="epochs without a better validation value before a phase ends; none: to its end"
+    )
+    selection_metric: Literal["macro_f1", "accuracy", "loss", "ccc", "mae"] = Field(
+        "macro_f1",
+        description="validation value that chooses the epoch; ccc (of valence and arousal) where there are no classes",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="label smoothing, 0 to below 1")
     max_gradient_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="gradient clipping by norm")
@@ -116,7 +221,11 @@ class RuntimeConfig(_Group):
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="CPU threads of one run; auto: 1 in a sweep on the CPU, every core of a single run"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: what the hardware has")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: what the hardware has; float16 scales the loss"
+    )
+    layout: Literal["auto", "channels_last", "contiguous"] = Field("auto", description="memory layout of images")
+    compile: bool = Field(False, description="torch.compile the network: slower to start, then faster on GPUs")
 
 
 class RunConfig(_Group):
@@ -125,6 +234,7 @@ class RunConfig(_Group):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    task: TaskConfig = TaskConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -153,14 +263,20 @@ class RunConfig(_Group):
         """A copy with other values for some flat keys, validated again."""
         return RunConfig.from_flat({**self.flat(), **values})
 
-    def signature(self, data_digest: str, synthetic_digest: str | None) -> str:
+    def signature(self, data_digest: str, synthetic_digest: str | None, cross_digest: str | None = None) -> str:
         """16 hex digits that name the experiment: the request, the data's content and the training version.
 
         Paths, device, threads and precision are not part of it. Two runs with one signature answer the same
         question, so a finished one is not trained again.
         """
-        request = {key: value for key, value in self.flat().items() if key not in NOT_HASHED}
+        request = {
+            key: value
+            for key, value in self.flat().items()
+            if key not in NOT_HASHED and (key not in ADDED_LATER or value != KEYS[key].default)
+        }
         record = [TRAINING_VERSION, request, data_digest, synthetic_digest]
+        if cross_digest is not None:
+            record.append(cross_digest)
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
     def run_id(self, signature: str) -> str:
@@ -179,7 +295,39 @@ def fields() -> Iterator[tuple[str, FieldInfo]]:
 
 
 KEYS: dict[str, FieldInfo] = dict(fields())
-NOT_HASHED = {key for key in KEYS if key.startswith("runtime.")} | {"data.source", "data.synthetic"}
+NAMED_WEIGHTS = ("none", "imagenet")
+DATA_PATHS = ("data.source", "data.synthetic", "data.test_source")
+NOT_HASHED = {key for key in KEYS if key.startswith("runtime.")}.union(DATA_PATHS)
+ADDED_LATER = {
+    "data.label_set",
+    "data.votes",
+    "data.align",
+    "data.synthetic_test_fraction",
+    "data.fold",
+    "data.drop_leaks",
+    "data.sampling",
+    "model.head",
+    "model.stem",
+    "model.channels",
+    "augmentation.erasing_probability",
+    "augmentation.mixup_alpha",
+    "augmentation.cutmix_alpha",
+    "augmentation.views",
+    "augmentation.test_time",
+    "optimizer.momentum",
+    "optimizer.step_epochs",
+    "optimizer.step_factor",
+    "optimizer.plateau_epochs",
+    "optimizer.plateau_factor",
+    "optimizer.sam_rho",
+    "optimizer.sam_adaptive",
+    "optimizer.sam_every",
+    "optimizer.sam_fraction",
+    "optimizer.accumulation_steps",
+    "optimizer.ema_decay",
+    "training.phases",
+}.union(f"task.{name}" for name in TaskConfig.model_fields)
+"""Keys that are part of a signature only where they are not at their default, so that older trials keep theirs."""
 
 
 def check_key(key: str) -> None:
@@ -194,7 +342,9 @@ def parse_value(key: str, text: str) -> Any:
     annotation = str(KEYS[key].annotation)
     if text.casefold() in ("none", "null") and "None" in annotation:
         return None
-    if "int" not in annotation and "float" not in annotation:
+    if annotation == "<class 'bool'>":
+        return {"true": True, "false": False}.get(text.casefold(), text)
+    if not re.search(r"int|float|Literal\[\d", annotation):
         return text
     try:
         value = json.loads(text)
@@ -211,6 +361,8 @@ def _describe(error: ValidationError) -> str:
     lines = []
     for key, (value, messages) in problems.items():
         info = KEYS.get(key)
-        expected = " or ".join(message.removeprefix("Input should be ") for message in messages)
+        expected = " or ".join(
+            message.removeprefix("Input should be ").removeprefix("Value error, ") for message in messages
+        )
         lines.append(f"{key}: got {value!r}, expected {expected}" + (f" ({info.description})" if info else ""))
     return "; ".join(lines)

@@ -28,3 +28,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {folded[close[0]]!r}?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may get it: line ends stay, other characters that do not print are written as escapes.
+
+    >>> printable("\x1b[31mred")
+    '\\\\x1b[31mred'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

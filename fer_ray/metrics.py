@@ -3,8 +3,9 @@
 Rules that hold throughout: the predicted class is the most probable one and ties go to the lower index; macro means
 run over the classes with support (at least one label); what is undefined is None, never 0 or NaN.
 
-Labels are int[n] in 0..C-1, probabilities float[n, C] with rows that sum to 1. Anything else raises ValueError, which
-names what is wrong. Empty input (n = 0) is valid and gives None.
+Labels are int[n] in 0..C-1, probabilities float[n, C] with rows that sum to 1; valence and arousal are float[n, 2],
+NaN where a label is unknown. Anything else raises ValueError, which names what is wrong. Empty input (n = 0) is valid
+and gives None.
 """
 
 from collections.abc import Sequence
@@ -156,6 +157,56 @@ def chance_levels(labels: npt.ArrayLike, num_classes: int) -> dict[str, float | 
         "balanced_accuracy": balanced_accuracy(constant),
         "macro_f1": macro_f1(constant),
         "auroc": 0.5,
+    }
+
+
+def affect_metrics(true: npt.ArrayLike, predicted: npt.ArrayLike) -> dict[str, float | None]:
+    """Agreement of predicted valence and arousal with the true ones, over the images whose label is known.
+
+    Args:
+        true: float[n, 2], valence and arousal; NaN where unknown, each on its own.
+        predicted: float[n, 2], finite.
+
+    Keys: valence_<name> and arousal_<name>, and <name> alone for the mean of the two (of the one that is defined), with
+
+    - mse, rmse, mae: mean squared error, its root, mean absolute error;
+    - pearson: the correlation, -1 to 1; None where either side is constant;
+    - ccc: concordance, 2 cov / (var + var + (mean - mean)^2) with variances over n, -1 to 1 (Lin 1989); 0 where one
+      side is constant, None where both are the same constant;
+    - sign_agreement: share of images with sign(true) = sign(predicted), where 0 has a sign of its own (SAGR, Nicolaou
+      et al. 2011; Mollahosseini et al. 2017, arXiv:1708.03985).
+    """
+    labels, guesses = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
+    for what, values in (("true", labels), ("predicted", guesses)):
+        if values.ndim != 2 or values.shape[1] != 2:
+            raise ValueError(f"{what} must have shape [n, 2], got {list(values.shape)}")
+    if len(labels) != len(guesses):
+        raise ValueError(f"true and predicted must be equally long, got {len(labels)} and {len(guesses)}")
+    if not np.isfinite(guesses).all():
+        raise ValueError("predicted must be finite")
+    known = ~np.isnan(labels)
+    valence, arousal = (_agreement(labels[known[:, i], i], guesses[known[:, i], i]) for i in range(2))
+    both = {name: [v for v in (value, arousal[name]) if v is not None] for name, value in valence.items()}
+    return {
+        **{f"valence_{name}": value for name, value in valence.items()},
+        **{f"arousal_{name}": value for name, value in arousal.items()},
+        **{name: _mean(values) for name, values in both.items()},
+    }
+
+
+def _agreement(true: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    mse = _mean((predicted - true) ** 2)
+    # Distances from the first value, so that a constant has a variance of exactly 0.
+    x, y = (values - values[:1] for values in (true, predicted))
+    moments = np.cov(x, y, ddof=0) if len(true) else np.zeros((2, 2))
+    offset = float(true.mean() - predicted.mean()) if len(true) else 0.0
+    return {
+        "mse": mse,
+        "rmse": None if mse is None else mse**0.5,
+        "mae": _mean(np.abs(predicted - true)),
+        "pearson": _ratio(moments[0, 1], np.sqrt(moments[0, 0] * moments[1, 1])),
+        "ccc": _ratio(2 * moments[0, 1], moments[0, 0] + moments[1, 1] + offset**2),
+        "sign_agreement": _mean(np.sign(true) == np.sign(predicted)),
     }
 
 

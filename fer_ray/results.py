@@ -2,11 +2,12 @@
 
     <storage>/<name>/
       sweep.json             question, space, command, seeds, versions, machine, data digests
+      leakage.parquet        pairs of equal or nearly equal images in two parts of the data
       trials/<id>/           written whole and renamed into place; the unit of truth
         row.json             config, status, chosen epoch, every metric, cost, provenance
         epochs.parquet       a row per epoch
         predictions.parquet  per image of validation and test: id, split, label, p_<class> ...
-        config.json          the config; `python -m fer_ray.train --config` repeats the run
+        config.json          the config; `python -m fer_ray.train --recipe` repeats the run
         command.txt          that command, ready to paste
         best.safetensors     weights of the chosen epoch, kept for the best three of a sweep
       trials.parquet, epochs.parquet   compactions of the above, made again at any time
@@ -48,6 +49,7 @@ COST_COLUMNS = (
 EPOCH_COLUMNS = (
     "id",
     "epoch",
+    "phase",
     "images_seen",
     "learning_rate",
     "train_loss",
@@ -56,6 +58,8 @@ EPOCH_COLUMNS = (
     "validation_loss",
     "validation_accuracy",
     "validation_macro_f1",
+    "validation_ccc",
+    "validation_mae",
     "seconds",
     "images_per_second",
     "peak_memory_mb",
@@ -70,8 +74,9 @@ class Trial:
         row: one flat dict: `id`, `signature`, `status`, the config keys, `classes` (list of names), `chosen_epoch`,
             `validation_*` and `test_*` metrics, cost, provenance. What is undefined is None, never 0.
         epochs: a row per epoch, with EPOCH_COLUMNS.
-        predictions: a row per image of validation and test: `id`, `split` ("validation" or "test"), `label` (class
-            name), `p_<class>` (float32 probabilities).
+        predictions: a row per image that the run was judged on: `id`, `split` ("validation", "test", "synthetic_test"
+            or "cross_test"), `label` (class name), `p_<class>` (float32 probabilities);
+            where valence and arousal are learned, `valence`, `arousal` and `predicted_valence`, `predicted_arousal`.
     """
 
     row: dict[str, Any]
@@ -96,9 +101,33 @@ class Sweep:
     epochs: pd.DataFrame
 
     def predictions(self, trial_id: str, split: str = "test") -> pd.DataFrame:
-        """Predictions of one trial on "test" or "validation", sorted by sample id."""
+        """Predictions of one trial on "test" or another split, sorted by sample id."""
         frame = _read_parquet(self.root / "trials" / trial_id / "predictions.parquet")
         return frame[frame["split"] == split].sort_values("id", kind="stable").reset_index(drop=True)
+
+    def leaked(self, split: str = "test") -> set[str]:
+        """Ids of the images of a split that have a copy in what was trained on; empty where nothing is known."""
+        path = self.root / "leakage.parquet"
+        if not path.exists():
+            return set()
+        pairs = _read_parquet(path)
+        trained = ["train", "synthetic"]
+        if "data.fold" in self.trials and self.trials["data.fold"].nunique() > 1:
+            trained.append("validation")  # what validates in one fold is trained on in the others
+        first = pairs.loc[(pairs["first_part"] == split) & pairs["second_part"].isin(trained), "first"]
+        second = pairs.loc[(pairs["second_part"] == split) & pairs["first_part"].isin(trained), "second"]
+        return {*first, *second}
+
+
+def write_leakage(root: Path, columns: Mapping[str, Any]) -> None:
+    """Adds rows, a pair of images each, to `leakage.parquet`: runs of one folder may have other data or splits.
+
+    Raises OSError when it cannot be written.
+    """
+    path, partial = root / "leakage.parquet", root / ".leakage.partial"
+    parts = [_read_parquet(path)] if path.exists() else []
+    pd.concat([*parts, pd.DataFrame(columns)], ignore_index=True).drop_duplicates().to_parquet(partial, index=False)
+    os.replace(partial, path)
 
 
 def write_trial(folder: Path, trial: Trial, files: Mapping[str, bytes | str | Path]) -> Path:

@@ -4,136 +4,39 @@ import contextlib
 import platform
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from fer_ray import labels as label_names
 from fer_ray import metrics, results
 from fer_ray.config import RunConfig
-from fer_ray.data import mixing, splits
-from fer_ray.data.store import Dataset, open_dataset, open_synthetic
+from fer_ray.data.mixing import Mixture
+from fer_ray.data.store import Dataset
 from fer_ray.errors import UserError
+from fer_ray.experiment import Experiment, draw, open_experiment
 
-DEMO, DEMO_NAME = "demo", "demo faces"
+if TYPE_CHECKING:
+    import torch
 
-
-@dataclass(frozen=True)
-class Experiment:
-    """The data of a run or a sweep, opened and matched: real and synthetic faces with one list of classes.
-
-    `left_out` names the classes that only one side has, which `--classes common` goes on without.
-    """
-
-    real: Dataset
-    synthetic: Dataset | None
-    splits: splits.Splits
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.real.classes
-
-    def signature(self, config: RunConfig) -> str:
-        """The config's signature on this data; synthetic faces that give it neither images nor classes are left out."""
-        used = self.synthetic if uses_synthetic(config) or config.data.classes == "common" else None
-        return config.signature(self.real.digest, used.digest if used else None)
-
-
-def uses_synthetic(config: RunConfig) -> bool:
-    """Whether the run draws any synthetic face."""
-    return config.data.mixing != "real_only" and config.data.real_fraction < 1
-
-
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The config with its data named from the root, so that it can be repeated from any working directory."""
-    paths = {"data.source": config.data.source, "data.synthetic": config.data.synthetic}
-    named = {key: str(Path(path).expanduser().absolute()) for key, path in paths.items() if path not in (None, DEMO)}
-    return config.replace(named)
-
-
-def open_experiment(config: RunConfig) -> Experiment:
-    """Opens the data of a config from the cache, filling it on first use.
-
-    Raises UserError when a file cannot be read or the classes of both domains differ (see `labels.common_classes`).
-    """
-    source = config.data.source
-    synthetic_source = config.data.synthetic or (DEMO if source == DEMO else None)
-    real = open_dataset(source)
-    synthetic = open_synthetic(synthetic_source, real) if synthetic_source else None
-    left_out: tuple[str, ...] = ()
-    if synthetic is not None:
-        shared = label_names.common_classes(real.classes, synthetic.classes, config.data.classes)
-        left_out = label_names.in_order({*real.classes, *synthetic.classes}.difference(shared))
-        real, synthetic = real.select_classes(shared), synthetic.select_classes(shared)
-    return Experiment(real, synthetic, splits.assign(real, config.data.test_split), left_out)
-
-
-def data_notes(experiment: Experiment) -> list[str]:
-    """What a user should know about the data before a number is trained on it, a line each."""
-    real, synthetic, parts = experiment.real, experiment.synthetic, experiment.splits
-    lines = []
-    if real.name == DEMO_NAME:
-        lines.append("rendered demo faces, no --data given: the figures say nothing about real ones")
-    height, width, channels = real.images.shape[1:]
-    lines.append(
-        f"{real.name}: {len(parts.train):,} training images, {height}x{width}x{channels}, "
-        f"{len(real.classes)} classes; chosen on {parts.validation_name}, tested on {parts.test_name}"
-    )
-    if synthetic is not None:
-        lines.append(f"synthetic: {synthetic.name}, {len(synthetic.images):,} images")
-    if experiment.left_out:
-        lines.append(f"classes of one side only are left out: {', '.join(experiment.left_out)}")
-    return [*lines, *real.notes, *(synthetic.notes if synthetic else ())]
+    from fer_ray.models.network import Network
+    from fer_ray.training.loop import RunData
+    from fer_ray.training.tasks import Answers
 
 
 def normalization(config: RunConfig) -> str:
     """The input normalisation: as asked, or the one that suits the weights."""
     if config.data.normalization != "auto":
         return config.data.normalization
-    return "imagenet" if config.model.weights == "imagenet" else "image"
+    return "image" if config.model.weights == "none" else "imagenet"
 
 
 def image_size(config: RunConfig, real: Dataset) -> int:
     """Side of the network's input in pixels."""
     return real.images.shape[1] if config.data.image_size == "native" else config.data.image_size
-
-
-def draw(config: RunConfig, experiment: Experiment) -> tuple[mixing.Mixture, int]:
-    """The training images of a run and its N, the largest that this cell can fill where the config leaves it open."""
-    synthetic = experiment.synthetic if uses_synthetic(config) else None
-    if synthetic is None and uses_synthetic(config):
-        raise UserError(
-            f"data.real_fraction: {config.data.real_fraction:g} needs synthetic faces; give some with --synthetic"
-        )
-    count = config.data.num_train_images
-    if count == "auto":
-        count = max_train_images(experiment, [config.data.real_fraction], config.data.mixing)
-    mixture = mixing.draw(
-        experiment.real,
-        experiment.splits.train,
-        synthetic,
-        num_train_images=count,
-        real_fraction=config.data.real_fraction,
-        mixing=config.data.mixing,
-        seed=config.training.seed,
-    )
-    return mixture, count
-
-
-def max_train_images(
-    experiment: Experiment, real_fractions: Sequence[float], mixing_name: Literal["replace", "add", "real_only"]
-) -> int:
-    """The largest N that the cells of all these real fractions can fill without drawing a face twice."""
-    real, synthetic = experiment.real, experiment.synthetic
-    real_counts = mixing.class_counts(real, experiment.splits.train)
-    synthetic_counts = mixing.class_counts(synthetic, synthetic.in_split("train")) if synthetic else None
-    return mixing.max_train_images(real_counts, synthetic_counts, real_fractions, mixing_name)
 
 
 def execute(
@@ -142,46 +45,49 @@ def execute(
     *,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
     experiment: Experiment | None = None,
+    is_resumable: bool = True,
+    with_artifacts: bool = False,
+    say: Callable[[str], None] = lambda note: None,
 ) -> dict[str, Any]:
     """Runs a config and writes `out/trials/<id>/`; returns its row.
 
-    A run that cannot go on (a loss that is not finite) is written with status "failed" and its error.
+    A run that cannot go on (a loss that is not finite) is written with status "failed" and its error. One that is
+    stopped leaves checkpoints in `out/checkpoints/<id>/`, from which the same config goes on, unless `is_resumable` is
+    False; they go when the run ends. `with_artifacts` writes what `fer_ray.artifacts` lists beside the row. `say` is
+    told what happened on the way: weights that were loaded, a checkpoint that a run goes on from.
     """
-    import torch
     from safetensors.torch import save
 
-    from fer_ray.data.batches import Batches
     from fer_ray.models import zoo
-    from fer_ray.training import loop
+    from fer_ray.training import checkpoint, loop, tasks
     from fer_ray.training import runtime as machine
 
     started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     runtime = machine.resolve(config.runtime)
     experiment = experiment or open_experiment(config)
     real = experiment.real
+    parts = experiment.parts(config)
     mixture, num_train_images = draw(config, experiment)
     synthetic = experiment.synthetic if len(mixture.synthetic) else None
     size = image_size(config, real)
-    data = loop.RunData(
-        batches=Batches(real, synthetic, size=size, normalization=normalization(config), device=runtime.device),
-        labels=np.concatenate([real.labels, *([synthetic.labels] if synthetic else [])]).astype(np.int64),
-        train=np.concatenate([mixture.real, mixture.synthetic + len(real.images)]),
-        validation=experiment.splits.validation,
-        test=experiment.splits.test,
-        num_nominal=num_train_images,
-        num_classes=len(experiment.classes),
-    )
+    data = _run_data(config, experiment, mixture, num_train_images, runtime.device)
+    classes = experiment.classes
+    train_counts = np.bincount(data.labels[data.train][data.labels[data.train] >= 0], minlength=len(classes))
+    task = tasks.build(config, classes, train_counts)
     num_parameters = 0
 
-    def build_model() -> torch.nn.Module:
+    def build_network() -> "Network":
         nonlocal num_parameters
-        model = zoo.build(config.model, data.num_classes)
-        num_parameters = sum(p.numel() for p in model.parameters())
-        return model
+        network = zoo.build(config.model, task.num_classes, task.num_affect, size)
+        num_parameters = sum(p.numel() for p in network.parameters())
+        for line in network.load_report.lines() if network.load_report else []:
+            say(f"{config.model.weights}: {line}")
+        return network
 
     signature = experiment.signature(config)
     run_id = config.run_id(signature)
     outcome, error = loop.Outcome(), None
+    checkpoints = out / "checkpoints" / run_id if is_resumable else None
     epoch_rows: list[dict[str, Any]] = []
 
     def on_epoch(row: dict[str, Any]) -> None:
@@ -189,7 +95,9 @@ def execute(
         report(row)
 
     try:
-        outcome = loop.fit(config, build_model, data, runtime, on_epoch)
+        outcome = loop.fit(
+            config, build_network, task, data, runtime, on_epoch, checkpoints=checkpoints, signature=signature
+        )
     except loop.TrainingFailed as failure:
         error = str(failure)
 
@@ -214,9 +122,10 @@ def execute(
         "data_digest": real.digest,
         "synthetic_name": synthetic.name if synthetic else None,
         "synthetic_digest": synthetic.digest if synthetic else None,
+        "cross_digest": experiment.cross.digest if experiment.cross else None,
         "classes": list(experiment.classes),
-        "test_name": experiment.splits.test_name,
-        "validation_name": experiment.splits.validation_name,
+        **{f"{name}_name": test.name for name, test in parts.tests.items()},
+        "validation_name": parts.validation_name,
         "num_train_real": len(mixture.real),
         "num_train_synthetic": len(mixture.synthetic),
         "parameters": num_parameters,
@@ -224,8 +133,12 @@ def execute(
         "images_seen": outcome.images_seen,
         "chosen_epoch": outcome.chosen_epoch or None,
         "test_reads": outcome.test_reads,
-        **_scores("validation", data.labels[data.validation], outcome.validation_probabilities, experiment.classes),
-        **_scores("test", data.labels[data.test], outcome.test_probabilities, experiment.classes),
+        **_scores("validation", data, data.validation, outcome.validation, classes),
+        **{
+            key: value
+            for name, index in data.tests.items()
+            for key, value in _scores(name, data, index, outcome.tests.get(name), classes).items()
+        },
         "device": machine.device_name(runtime.device),
         "precision": runtime.precision,
         "threads": runtime.threads,
@@ -237,17 +150,17 @@ def execute(
         "started_at": started_at,
         "host": platform.node(),
     }
-    parts = [
-        _predictions(name, real, index, probabilities, experiment.classes)
-        for name, index, probabilities in (
-            ("validation", data.validation, outcome.validation_probabilities),
-            ("test", data.test, outcome.test_probabilities),
-        )
+    predictions = [
+        predictions_table("validation", real, parts.validation, outcome.validation),
+        *(
+            predictions_table(name, test.dataset, test.index, outcome.tests.get(name))
+            for name, test in parts.tests.items()
+        ),
     ]
     trial = results.Trial(
         row,
         pd.DataFrame([{"id": run_id, **r} for r in epoch_rows], columns=list(results.EPOCH_COLUMNS)),
-        pd.concat(parts, ignore_index=True),
+        pd.concat(predictions, ignore_index=True),
     )
     folder = out / "trials" / run_id
     files: dict[str, bytes | str | Path] = {
@@ -260,34 +173,111 @@ def execute(
             {"classes": ",".join(experiment.classes), "model": config.model.name, "id": run_id},
         )
     results.write_trial(folder, trial, files)
+    if checkpoints is not None:
+        checkpoint.discard(checkpoints)
+    for note in outcome.notes:
+        say(note)
+    if with_artifacts:
+        from fer_ray import artifacts
+
+        for note in artifacts.write(
+            folder, row, trial.epochs, trial.predictions, outcome, repeated, experiment.classes
+        ).notes:
+            say(note)
     return row
 
 
 def repeat_command(folder: Path) -> str:
     """The shell command that repeats the run of a trial's folder."""
-    return f"python -m fer_ray.train --config {shlex.quote(str(folder / 'config.json'))} --out repeated"
+    return f"python -m fer_ray.train --recipe {shlex.quote(str(folder / 'config.json'))} --out repeated"
 
 
 def _scores(
-    split: str, labels: np.ndarray, probabilities: np.ndarray | None, classes: tuple[str, ...]
-) -> Mapping[str, Any]:
-    if probabilities is None:
-        return {}
-    scores = metrics.classification_metrics(labels, probabilities, classes)
+    split: str, data: "RunData", index: np.ndarray, answers: "Answers | None", classes: tuple[str, ...]
+) -> dict[str, Any]:
+    scores: dict[str, Any] = {}
+    if answers is not None and answers.probabilities is not None:
+        scores |= metrics.classification_metrics(data.labels[index], answers.probabilities, classes)
+    valence, arousal = data.affect(index)
+    if answers is not None and answers.affect is not None and valence is not None and arousal is not None:
+        scores |= metrics.affect_metrics(np.stack([valence, arousal], axis=1), answers.affect)
     return {f"{split}_{name}": value for name, value in scores.items()}
 
 
-def _predictions(
-    split: str, real: Dataset, index: np.ndarray, probabilities: np.ndarray | None, classes: tuple[str, ...]
-) -> pd.DataFrame:
-    if probabilities is None:
-        index, probabilities = index[:0], np.empty((0, len(classes)), np.float32)
+def _run_data(
+    config: RunConfig, experiment: Experiment, mixture: Mixture, num_nominal: int, device: "torch.device"
+) -> "RunData":
+    """Real, synthetic and other images one after the other, as far as the run needs them, and where its parts are."""
+    from fer_ray.data.batches import Batches
+    from fer_ray.training.loop import RunData
+
+    parts = experiment.parts(config)
+    tested = [test.dataset for test in parts.tests.values()]
+    trained = [experiment.synthetic] if experiment.synthetic and len(mixture.synthetic) else []
+    datasets = list({id(dataset): dataset for dataset in (experiment.real, *trained, *tested)}.values())
+    sizes = [len(dataset.images) for dataset in datasets]
+    start = {id(dataset): sum(sizes[:i]) for i, dataset in enumerate(datasets)}
+    train = [mixture.real, *(mixture.synthetic + start[id(dataset)] for dataset in trained)]
+    soft = None
+    if experiment.real.targets is not None:
+        soft = np.concatenate([_targets(dataset) for dataset in datasets])
+    valence, arousal = (_affect(datasets, name) for name in ("valence", "arousal"))
+    if config.task.name != "expression" and (valence is None or not np.isfinite(valence[mixture.real]).any()):
+        raise UserError(
+            f"task.name={config.task.name} needs faces with valence and arousal, and {experiment.real.name} has none; "
+            "give such data, or --task expression"
+        )
+    return RunData(
+        batches=Batches(
+            datasets,
+            size=image_size(config, experiment.real),
+            normalization=normalization(config),
+            channels=config.model.channels,
+            device=device,
+        ),
+        labels=np.concatenate([dataset.labels for dataset in datasets]).astype(np.int64),
+        train=np.concatenate(train),
+        validation=parts.validation,
+        tests={name: test.index + start[id(test.dataset)] for name, test in parts.tests.items()},
+        num_nominal=num_nominal,
+        soft=soft,
+        valence=valence,
+        arousal=arousal,
+    )
+
+
+def _affect(datasets: list[Dataset], name: str) -> np.ndarray | None:
+    """float32 [n]: valence or arousal of several data sets, NaN where one has none; None if none of them has any."""
+    values = [getattr(dataset, name) for dataset in datasets]
+    if all(value is None for value in values):
+        return None
+    missing = [np.full(len(dataset.images), np.nan, np.float32) for dataset in datasets]
+    return np.concatenate([found if value is None else value for value, found in zip(values, missing, strict=True)])
+
+
+def _targets(dataset: Dataset) -> np.ndarray:
+    """float32 [n, C]: a data set's own targets, or its labels as such; 0 for samples without a class."""
+    if dataset.targets is not None:
+        return dataset.targets
+    one_hot = np.eye(len(dataset.classes) + 1, len(dataset.classes), dtype=np.float32)
+    return one_hot[dataset.labels]
+
+
+def predictions_table(split: str, dataset: Dataset, index: np.ndarray, answers: "Answers | None") -> pd.DataFrame:
+    """The rows of predictions.parquet for the images at `index`, int64 [n], of a split."""
+    index = index if answers is not None else index[:0]
     columns: dict[str, Any] = {
-        "id": [sample.decode() for sample in np.asarray(real.ids)[index]],
+        "id": [sample.decode() for sample in np.asarray(dataset.ids)[index]],
         "split": split,
-        "label": pd.Categorical.from_codes(real.labels[index], list(classes)),
+        "label": pd.Categorical.from_codes(dataset.labels[index], list(dataset.classes)),
     }
-    columns |= {f"p_{name}": probabilities[:, i] for i, name in enumerate(classes)}
+    values = np.empty((0, len(dataset.classes)), np.float32) if answers is None else answers.probabilities
+    if values is not None:
+        columns |= {f"p_{name}": values[:, i] for i, name in enumerate(dataset.classes)}
+    if answers is not None and answers.affect is not None:
+        for i, name in enumerate(("valence", "arousal")):
+            columns[name] = getattr(dataset, name)[index]
+            columns[f"predicted_{name}"] = answers.affect[:, i]
     return pd.DataFrame(columns)
 
 

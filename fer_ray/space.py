@@ -6,6 +6,15 @@ from itertools import product
 from typing import Any
 
 
+def folds(count: int) -> tuple[str, ...]:
+    """The values of the axis `data.fold` for k-fold cross-validation.
+
+    >>> folds(3)
+    ('1/3', '2/3', '3/3')
+    """
+    return tuple(f"{number}/{count}" for number in range(1, count + 1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """A factorial design: every cell of the axes is trained to its end with every seed.
@@ -15,7 +24,8 @@ class Space:
         question: the one sentence that the tables answer.
         axes: config key -> its values, e.g. `{"data.real_fraction": (0.0, 1.0)}`. The first varies slowest.
         seeds: values of `training.seed`; every cell runs with each.
-        base: config key -> value, set in every cell.
+        recipe: a recipe's name, whose values hold in every cell.
+        base: config key -> value, set in every cell, on top of the recipe.
         demo: like `base`, on top of it when the sweep runs on rendered demo faces; `training.seed` may be a tuple.
         small: like `demo`, for `--small`: the same question in minutes on a laptop.
         rows, columns: the axes that tables show down and across; by default the first and the second.
@@ -26,6 +36,7 @@ class Space:
     question: str
     axes: Mapping[str, tuple[Any, ...]]
     seeds: tuple[int, ...] = (0, 1, 2)
+    recipe: str | None = None
     base: Mapping[str, Any] = field(default_factory=dict)
     demo: Mapping[str, Any] = field(default_factory=dict)
     small: Mapping[str, Any] = field(default_factory=dict)

@@ -52,6 +52,7 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--concurrency", type=cli.number(int, least=1), metavar="N", help="trials at once (default: as many as fit)"
     )
+    cli.add_strict_flag(parser)
     parser.add_argument("--again", action="store_true", help="train finished trials anew")
     parser.add_argument("--dry-run", action="store_true", help="print trials, cost and resources; start nothing")
     cli.add_config_flags(parser, cli.COMMON_FLAGS)
@@ -68,14 +69,18 @@ def command(arguments: Sequence[str]) -> int:
     seeds = _seeds(options.seeds)
     console = cli.stderr_console()
 
+    from fer_ray import progress
     from fer_ray.tuning import plan as planning
 
     started = time.monotonic()
     space = planning.load_space(options.space)
     _check_device(values.get("runtime.device", "auto"), options.address)
-    plan = planning.make(space, values, axes=axes, seeds=seeds, small=options.small)
+    with progress.shown(console):
+        plan = planning.make(space, values, axes=axes, seeds=seeds, small=options.small)
     _check_table_axes(options, plan)
     for note in plan.notes:
+        console.print(note)
+    for note in plan.check_leaks(options.strict):
         console.print(note)
     started = time.monotonic()
     name = options.name or _name(plan)
@@ -111,6 +116,7 @@ def command(arguments: Sequence[str]) -> int:
     cli.writable_folder(root)
     try:
         results.write_json(root / "sweep.json", info | _made_by())
+        results.write_leakage(root, plan.leak_columns())
     except OSError as error:
         raise UserError(f"cannot write {root / 'sweep.json'}: {error.strerror or error}") from error
     code = _run(plan, configs, root, resources, options, console, from_before) if configs else 0

@@ -1,18 +1,17 @@
 """One run without Ray: the same config gives the same numbers as the trial of a sweep."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fer_ray import cli
+from fer_ray import cli, recipes
 from fer_ray.config import RunConfig
-from fer_ray.errors import UserError
 
 FLAGS = {
     "--model": "model.name",
     "--real-fraction": "data.real_fraction",
     "--seed": "training.seed",
+    "--task": "task.name",
     **cli.COMMON_FLAGS,
 }
 
@@ -26,7 +25,16 @@ def parser() -> cli.Parser:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="start from a trial's config.json; flags change it (default: none)"
+        "--recipe",
+        metavar="NAME",
+        help=f"start from a recipe: {', '.join(recipes.names())}, or a .json file of config keys, such as a trial's "
+        "config.json; flags change it (default: none)",
+    )
+    cli.add_strict_flag(parser)
+    parser.add_argument(
+        "--artifacts",
+        action="store_true",
+        help="also write checkpoints (.pth), pictures, a report, TensorBoard logs and metadata into the trial's folder",
     )
     parser.add_argument("--again", action="store_true", help="train even if OUT has this run finished already")
     cli.add_config_flags(parser, FLAGS)
@@ -37,8 +45,8 @@ def command(arguments: Sequence[str]) -> int:
     """Runs `python -m fer_ray.train`; returns the exit code."""
     options = parser().parse(arguments)
     values = cli.config_values(options, FLAGS)
-    base = _read_config(options.config) if options.config else RunConfig()
-    config = base.replace(values)
+    recipe = recipes.load(options.recipe) if options.recipe else None
+    config = RunConfig.from_flat({**(recipe.values if recipe else {}), **values})
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -51,12 +59,15 @@ def command(arguments: Sequence[str]) -> int:
     cli.writable_folder(options.out)
     console = cli.stderr_console()
 
+    from fer_ray import experiment as data
     from fer_ray import run
+    from fer_ray.progress import shown
 
-    config = run.with_absolute_paths(config)
-    with console.status("opening the data") if console.is_terminal else console:
-        experiment = run.open_experiment(config)
-    for note in run.data_notes(experiment):
+    config = data.with_absolute_paths(config)
+    with shown(console):
+        experiment = data.open_experiment(config)
+        notes = data.data_notes(experiment, config) + data.check_leaks(experiment, config, options.strict)
+    for note in notes:
         console.print(note)
     signature = experiment.signature(config)
     folder = options.out / "trials" / config.run_id(signature)
@@ -74,7 +85,16 @@ def command(arguments: Sequence[str]) -> int:
             console.print(epoch_line(row, config.training.epochs))
             progress.advance(bar)
 
-        row = run.execute(config, options.out, report=on_epoch, experiment=experiment)
+        results.write_leakage(options.out, data.leak_columns(experiment, config))
+        row = run.execute(
+            config,
+            options.out,
+            report=on_epoch,
+            experiment=experiment,
+            is_resumable=not options.again,
+            with_artifacts=options.artifacts,
+            say=console.print,
+        )
     print(summary(row))
     print(f"written to {folder}")
     return 0 if row["status"] == results.FINISHED else cli.FAILED_TRIALS
@@ -82,36 +102,30 @@ def command(arguments: Sequence[str]) -> int:
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """One epoch in one line."""
-    return (
-        f"epoch {row['epoch']:3d}/{epochs}  loss {row['train_loss']:.3f}  train {row['train_accuracy']:.3f}  "
-        f"validation {row['validation_accuracy']:.3f} (macro F1 {row['validation_macro_f1']:.3f})  "
-        f"{row['images_per_second']:.0f} images/s"
-    )
+    parts = [f"epoch {row['epoch']:3d}/{epochs}  loss {row['train_loss']:.3f}"]
+    if row["train_accuracy"] is not None:
+        parts.append(f"train {row['train_accuracy']:.3f}")
+        parts.append(f"validation {row['validation_accuracy']:.3f} (macro F1 {row['validation_macro_f1']:.3f})")
+    if "validation_ccc" in row:
+        parts.append(f"valence and arousal: CCC {row['validation_ccc']:.3f}, MAE {row['validation_mae']:.3f}")
+    return "  ".join([*parts, f"{row['images_per_second']:.0f} images/s"])
 
 
 def summary(row: dict[str, Any]) -> str:
     """A run's outcome in one line."""
     if row["error"]:
         return f"{row['id']} failed: {row['error']}"
-    return (
-        f"{row['id']}: epoch {row['chosen_epoch']} of {row['epochs_run']}; validation accuracy "
-        f"{row['validation_accuracy']:.4f} on {row['validation_name']}; test accuracy {row['test_accuracy']:.4f}, "
-        f"macro F1 {row['test_macro_f1']:.4f} on {row['test_name']}; {row['wall_seconds']:.0f} s"
-    )
+    others = [name for name in ("synthetic_test", "cross_test") if f"{name}_name" in row]
+    parts = [f"validation {_scores(row, 'validation')} on {row['validation_name']}"]
+    parts += [f"{name.replace('_', ' ')} {_scores(row, name)} on {row[f'{name}_name']}" for name in ("test", *others)]
+    epoch = f"epoch {row['chosen_epoch']} of {row['epochs_run']}"
+    return f"{row['id']}: {epoch}; {'; '.join(parts)}; {row['wall_seconds']:.0f} s"
 
 
-def _read_config(path: Path) -> RunConfig:
-    try:
-        groups = json.loads(path.read_bytes())
-        return RunConfig.from_flat(
-            {f"{group}.{name}": groups[group][name] for group in groups for name in groups[group]}
-        )
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
-        raise UserError(f"--config {path}: expected the config.json of a trial ({error})") from error
-    except UserError as error:
-        raise UserError(f"--config {path}: {error}") from error
+def _scores(row: dict[str, Any], split: str) -> str:
+    names = {"accuracy": "accuracy", "macro_f1": "macro F1", "ccc": "CCC", "mae": "MAE"}
+    values = {said: row.get(f"{split}_{name}") for name, said in names.items()}
+    return ", ".join(f"{said} {value:.4f}" for said, value in values.items() if value is not None)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from fer_ray.faces.detect import MODEL
 from fer_ray.labels import FER2013
+
+needs_detector = pytest.mark.skipif(
+    not MODEL.is_file(), reason="the face detector's weights were not fetched: python -m fer_ray.faces"
+)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -130,12 +130,15 @@ def _finished(
 def _epochs(trial_id: str, row: dict[str, Any]) -> pd.DataFrame:
     epoch = np.arange(1, 21)
     progress = 1 - np.exp(-epoch / 6)
-    frame = pd.DataFrame({"id": trial_id, "epoch": epoch, "images_seen": epoch * 10_500, "learning_rate": 2e-3})
+    frame = pd.DataFrame(
+        {"id": trial_id, "epoch": epoch, "phase": 1, "images_seen": epoch * 10_500, "learning_rate": 2e-3}
+    )
     for split, lead in (("train", 1.25), ("validation", 1.0)):
         frame[f"{split}_loss"] = 1.95 - 0.7 * lead * progress
         frame[f"{split}_accuracy"] = row["validation_accuracy"] * lead * progress
         frame[f"{split}_macro_f1"] = row["validation_macro_f1"] * lead * progress
-    return frame.assign(seconds=3.1, images_per_second=144.0, peak_memory_mb=812.0)[list(results.EPOCH_COLUMNS)]
+    frame = frame.assign(seconds=3.1, images_per_second=144.0, peak_memory_mb=812.0)
+    return frame.reindex(columns=list(results.EPOCH_COLUMNS))
 
 
 def _failed(config: RunConfig) -> results.Trial:

@@ -1,13 +1,15 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import affine, rotate
+from torchvision.transforms import InterpolationMode, RandomErasing
+from torchvision.transforms.functional import affine, rotate, ten_crop
 
 from fer_ray.config import AugmentationConfig
-from fer_ray.data.augment import PRESETS, Augmentation, draw_affine, resolve, sample
+from fer_ray.data import augment
+from fer_ray.data.augment import PRESETS, Augmentation, draw_affine, draw_boxes, draw_view, erase, resolve, sample
 from fer_ray.errors import UserError
 
 EVERYTHING = Augmentation(
@@ -190,3 +192,92 @@ def test_rotation_and_shear_of_rectangular_angles_stay_finite() -> None:
     theta = draw_affine(Augmentation(rotation_degrees=180, shear_degrees=89), 1000, generator())
     assert torch.isfinite(theta).all()
     assert math.isclose(abs(theta[:, 0, 0]).max().item(), 1, abs_tol=1e-3)
+
+
+def test_a_view_depends_on_seed_image_and_number_alone() -> None:
+    index = np.array([7, 3, 100_000, 7])
+    views = draw_view(EVERYTHING, index, 2, seed=5)
+    assert views.shape == (4, 2, 3)
+    assert torch.equal(views[0], views[3])
+    for i, image in enumerate(index):
+        assert torch.equal(draw_view(EVERYTHING, np.array([image]), 2, seed=5)[0], views[i])
+    different = [views[0], views[1], draw_view(EVERYTHING, index, 1, 5)[0], draw_view(EVERYTHING, index, 2, 6)[0]]
+    assert len({view.numpy().tobytes() for view in different}) == 4
+
+
+def test_views_are_spread_as_fresh_draws_are() -> None:
+    fresh = draw_affine(EVERYTHING, 20_000, generator())
+    views = torch.cat([draw_view(EVERYTHING, np.arange(2000), view, seed=0) for view in range(10)])
+    torch.testing.assert_close(views.mean(0), fresh.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(views.std(0), fresh.std(0), atol=0.02, rtol=0)
+    # Neither images nor views in a row are alike.
+    angles = torch.atan2(views[:, 1, 1], views[:, 0, 1]).view(10, 2000)
+    assert abs(torch.corrcoef(torch.stack([angles[:, 1:].flatten(), angles[:, :-1].flatten()]))[0, 1]) < 0.03
+    assert abs(torch.corrcoef(torch.stack([angles[1:].flatten(), angles[:-1].flatten()]))[0, 1]) < 0.03
+
+
+def test_views_do_not_change_from_release_to_release() -> None:
+    # SplitMix64 from seed 1234567, the first outputs of its authors' code.
+    keys = np.array([1234567], np.uint64) + np.arange(3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    assert augment._hashed(keys).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_one_test_view_is_the_plain_image() -> None:
+    assert augment.test_views("none") == [None]
+
+
+def test_flip_looks_at_the_image_and_its_mirror_image() -> None:
+    images = noise(2, 32)
+    plain, mirror = augment.test_views("flip")
+    assert plain is None
+    assert mirror is not None
+    torch.testing.assert_close(sample(images, 32, mirror.expand(2, 2, 3)), images.flip(-1), atol=1e-3, rtol=0)
+
+
+def test_ten_crop_is_that_of_torchvision() -> None:
+    images = noise(1, 40)
+    views = augment.test_views("ten_crop")
+    mine = [sample(images, 36, view.expand(1, 2, 3))[0] for view in views if view is not None]
+    assert len(mine) == 10
+    golden = ten_crop(images[0], [36, 36])
+    for crop in golden:
+        assert min((crop - own).abs().max().item() for own in mine) < 1e-2
+    for own in mine:
+        assert min((crop - own).abs().max().item() for crop in golden) < 1e-2
+
+
+def test_about_the_asked_share_of_images_is_erased() -> None:
+    boxes = draw_boxes(Augmentation(erasing_probability=0.3), 5000, 48, generator())
+    assert (boxes[:, 2] > 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_erased_boxes_are_spread_as_those_of_torchvision() -> None:
+    size, count = 48, 4000
+    boxes = draw_boxes(Augmentation(erasing_probability=1), count, size, generator())
+    torch.manual_seed(0)
+    image = torch.zeros(1, size, size)
+    golden = torch.tensor(
+        [RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(count)]
+    ).float()
+    for quantile in (0.05, 0.25, 0.5, 0.75, 0.95):
+        torch.testing.assert_close(boxes.quantile(quantile, 0), golden.quantile(quantile, 0), atol=1.01, rtol=0)
+    assert (boxes[:, :2] + boxes[:, 2:]).max() <= size
+    assert boxes.min() >= 0
+
+
+def test_what_is_erased_is_zero_and_nothing_else_changes() -> None:
+    boxes = draw_boxes(Augmentation(erasing_probability=0.5), 32, 24, generator())
+    images = noise(32, 24, channels=3) + 1
+    erased = erase(images.clone(), boxes)
+    for before, after, (top, left, height, width) in zip(images, erased, boxes.int().tolist(), strict=True):
+        golden = before.clone()
+        golden[:, top : top + height, left : left + width] = 0
+        assert torch.equal(after, golden)
+
+
+def test_erasing_comes_from_the_config_and_does_not_go_with_fixed_views() -> None:
+    augmentation = resolve(AugmentationConfig(preset="none", erasing_probability=0.25))
+    assert augmentation == Augmentation(erasing_probability=0.25)
+    assert not augmentation.has_maps
+    with pytest.raises(UserError, match=r"erasing_probability: got 0\.25, expected 0 with augmentation\.views"):
+        resolve(AugmentationConfig(erasing_probability=0.25, views=4))

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from faces import random_faces
+from PIL import Image
 from torchvision.transforms.functional import normalize
 
+from fer_ray.data import augment
 from fer_ray.data.augment import Augmentation
 from fer_ray.data.batches import Batches
 from fer_ray.data.store import Dataset
@@ -29,9 +31,16 @@ def dataset(images: np.ndarray) -> Dataset:
     )
 
 
-def batches(images: np.ndarray, synthetic: np.ndarray | None = None, *, size: int = 48, normalization: str = "unit"):
-    other = None if synthetic is None else dataset(synthetic)
-    return Batches(dataset(images), other, size=size, normalization=normalization, device=CPU)
+def batches(
+    images: np.ndarray,
+    synthetic: np.ndarray | None = None,
+    *,
+    size: int = 48,
+    normalization: str = "unit",
+    channels: int = 3,
+) -> Batches:
+    others = [] if synthetic is None else [dataset(synthetic)]
+    return Batches([dataset(images), *others], size=size, normalization=normalization, device=CPU, channels=channels)
 
 
 def test_synthetic_faces_follow_the_real_ones_in_one_index() -> None:
@@ -113,3 +122,63 @@ def test_the_memory_map_is_neither_copied_nor_read_whole(tmp_path: Path) -> None
     finally:
         tracemalloc.stop()
     assert peak < images.nbytes / 10
+
+
+def test_one_channel_of_colour_is_its_luma_and_grey_stays() -> None:
+    colour = random_faces(3, channels=3)
+    golden = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in colour])
+    out = batches(colour, channels=1)(np.arange(3)) * 255
+    assert out.shape == (3, 1, 48, 48)
+    np.testing.assert_allclose(out[:, 0].numpy(), golden, atol=0.51)  # Pillow rounds
+    grey = random_faces(3)
+    np.testing.assert_allclose(batches(grey, channels=1)(np.arange(3))[:, 0] * 255, grey[..., 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("normalization", ["image", "unit", "half"])
+def test_grey_is_the_same_in_one_channel_as_in_each_of_three(normalization: str) -> None:
+    grey = random_faces(3)
+    one, three = (batches(grey, normalization=normalization, channels=c)(np.arange(3)) for c in (1, 3))
+    assert torch.equal(one.expand(3, 3, 48, 48), three)
+
+
+def test_one_channel_takes_the_average_of_imagenets_channels() -> None:
+    grey = random_faces(2)
+    out = batches(grey, normalization="imagenet", channels=1)(np.arange(2))
+    golden = (grey[..., 0] / 255 - 0.449) / 0.226
+    np.testing.assert_allclose(out[:, 0].numpy(), golden, atol=1e-5)
+
+
+def test_images_are_seen_through_given_maps() -> None:
+    draw = batches(random_faces(6))
+    index = np.arange(6)
+    augmentation = Augmentation(rotation_degrees=20, shift=0.1)
+    maps = augment.draw_affine(augmentation, 6, torch.Generator().manual_seed(1))
+    assert torch.equal(draw(index, view=maps), draw(index, augmentation, torch.Generator().manual_seed(1)))
+    assert torch.equal(draw(index[2:4], view=maps[2:4]), draw(index, view=maps)[2:4])
+    mirror = augment.test_views("flip")[1]
+    torch.testing.assert_close(draw(index, view=mirror), draw(index).flip(-1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("normalization", ["image", "imagenet"])
+def test_erasing_sets_boxes_to_zero_after_the_normalisation_and_moves_nothing(normalization: str) -> None:
+    draw = batches(random_faces(16), normalization=normalization)
+    index = np.arange(16)
+    plain = draw(index)
+    erased = draw(index, Augmentation(erasing_probability=1), torch.Generator().manual_seed(0))
+    is_erased = erased == 0
+    assert torch.equal(erased, plain.where(~is_erased, 0))
+    shares = is_erased.float().mean(dim=(1, 2, 3))
+    assert shares.min() > 0.01
+    assert shares.max() < 0.4
+    assert erased.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_erasing_does_not_change_the_maps_that_are_drawn() -> None:
+    draw = batches(random_faces(8))
+    maps = Augmentation(rotation_degrees=20)
+    plain = draw(np.arange(8), maps, torch.Generator().manual_seed(1))
+    both = draw(
+        np.arange(8), Augmentation(rotation_degrees=20, erasing_probability=0.5), torch.Generator().manual_seed(1)
+    )
+    assert torch.equal(both, plain.where(both != 0, 0))
+    assert not torch.equal(both, plain)

@@ -27,7 +27,8 @@ def dataset(counts, domain="r", split="train"):
 
 def mix(real, synthetic, num, share, mixing="replace", seed=0):
     train = real.in_split("train")
-    return draw(real, train, synthetic, num_train_images=num, real_fraction=share, mixing=mixing, seed=seed)
+    pool = np.zeros(0, np.int64) if synthetic is None else synthetic.in_split("train")
+    return draw(real, train, synthetic, pool, num_train_images=num, real_fraction=share, mixing=mixing, seed=seed)
 
 
 def webster(counts, seats):

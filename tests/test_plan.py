@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from conftest import TinyFaces
+from faces import random_faces, write_folders
 
 from fer_ray import results, run
 from fer_ray.errors import UserError
@@ -148,6 +149,7 @@ def test_a_value_for_an_axis_is_refused(sources: dict[str, str], values: dict[st
         ({"training.epochs": (0,)}, "training.epochs: got 0, expected"),
         ({"training.epochs": ()}, "axis 'training.epochs' of space mine has no values"),
         ({"data.test_split": ("public", "all")}, "axis 'data.test_split' of space mine: data and machine are the same"),
+        ({"data.synthetic_test_fraction": (0.1, 0.2)}, "data and machine are the same in all trials of a sweep"),
         ({"runtime.precision": ("float32",)}, "axis 'runtime.precision' of space mine: data and machine are the same"),
         ({"training.seed": (0, 1)}, "its seeds are not an axis but `seeds`"),
     ],
@@ -292,3 +294,17 @@ def test_only_finished_trials_count_as_finished(sources: dict[str, str], tmp_pat
     assert planning.finished_ids(tmp_path) == set()
     row = run.execute(plan.configs[-1].replace({"runtime.threads": 1, "data.num_train_images": 16}), tmp_path)
     assert planning.finished_ids(tmp_path) == {row["id"]}
+
+
+def test_strict_refuses_if_any_run_trains_on_copies(tmp_path: Path) -> None:
+    faces = random_faces(30)
+    files = {f"train/{name}/{i}.png": faces[i + 10 * j] for j, name in enumerate(("happy", "sad")) for i in range(10)}
+    files |= {f"test/{name}/{j}.png": faces[20 + j] for j, name in enumerate(("happy", "sad"))}
+    files["test/happy/copy.png"] = faces[0]
+    values = {"data.source": str(write_folders(tmp_path / "leaky", files))}
+    design = space(axes={"data.drop_leaks": (True, False)}, base=BASE | {"data.num_train_images": 8})
+    plan = make(values, design)
+    assert any("--drop-leaks" in line for line in plan.check_leaks(is_strict=False))
+    with pytest.raises(UserError, match="--strict: 1 training images are copies"):
+        plan.check_leaks(is_strict=True)
+    assert make(values, space(axes={"data.drop_leaks": (True,)}, base=design.base)).check_leaks(is_strict=True)

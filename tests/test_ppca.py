@@ -7,12 +7,12 @@ import pytest
 from faces import SHARED_DATA, csv_row, random_faces, write_csv
 from sklearn.decomposition import PCA
 
-from fer_ray import synthesize
-from fer_ray.data.readers import fer_parquet
+from fer_ray.data.readers import Form, fer_parquet
 from fer_ray.data.store import open_dataset
 from fer_ray.errors import UserError
 from fer_ray.labels import FER2013
 from fer_ray.synthesis import ppca
+from fer_ray.synthesize import __main__ as synthesize
 
 USAGES = ("Training",) * 4 + ("PublicTest", "PrivateTest")
 
@@ -101,7 +101,7 @@ def test_colour_stays_colour() -> None:
 def test_the_file_is_read_back_with_every_class_under_its_own_name(tmp_path: Path) -> None:
     out = tmp_path / "faces.parquet"
     assert run("--data", small_csv(tmp_path / "f.csv"), "--per-class", 6, "--out", out) == 0
-    samples = fer_parquet.read(out, None)
+    samples = fer_parquet.read(out, Form())
     assert samples.images.shape == (42, 48, 48, 1)
     assert samples.classes == FER2013
     assert np.bincount(samples.labels).tolist() == [6] * 7
@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_other_faces(tmp_path
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run("--data", data, "--per-class", 3, "--seed", seed, "--out", tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    first, other = (fer_parquet.read(tmp_path / name, None).images for name in "ac")
+    first, other = (fer_parquet.read(tmp_path / name, Form()).images for name in "ac")
     assert not {face.tobytes() for face in first} & {face.tobytes() for face in other}
 
 
@@ -123,7 +123,7 @@ def test_validation_and_test_faces_have_no_influence(tmp_path: Path) -> None:
     images = []
     for seed in (0, 1):
         run("--data", small_csv(tmp_path / f"{seed}.csv", seed), "--per-class", 4, "--out", tmp_path / "out.parquet")
-        images.append(fer_parquet.read(tmp_path / "out.parquet", None).images)
+        images.append(fer_parquet.read(tmp_path / "out.parquet", Form()).images)
     np.testing.assert_array_equal(*images)
 
 

@@ -203,3 +203,13 @@ def test_a_damaged_table_is_named(tmp_path: Path, content: bytes) -> None:
 def test_costs_are_the_columns_that_may_differ_between_equal_runs() -> None:
     assert {"train_seconds", "wall_seconds", "images_per_second", "peak_memory_mb"} <= set(results.COST_COLUMNS)
     assert not any(column.startswith(("test_", "validation_")) for column in results.COST_COLUMNS)
+
+
+def test_in_a_cross_validation_what_validates_was_trained_on_too(tmp_path: Path) -> None:
+    pairs = {"first": ["t1", "v1"], "second": ["a", "b"], "first_part": ["train", "validation"]}
+    pairs |= {"second_part": ["test", "test"]}
+    write(tmp_path, "one", **{"data.fold": "1/2"})
+    results.write_leakage(tmp_path, pairs)
+    assert results.load(tmp_path).leaked() == {"a"}
+    write(tmp_path, "two", **{"data.fold": "2/2"})
+    assert results.load(tmp_path).leaked() == {"a", "b"}

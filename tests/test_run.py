@@ -15,6 +15,7 @@ from sklearn import metrics as sklearn_metrics
 from fer_ray import results, run
 from fer_ray.config import KEYS, RunConfig
 from fer_ray.errors import UserError
+from fer_ray.experiment import draw, open_experiment
 from fer_ray.training import loop
 
 SMALL = {
@@ -105,7 +106,7 @@ def test_the_folder_holds_the_weights_and_what_they_mean(finished: tuple[dict, P
     assert results.read_json(folder / "row.json") == json.loads(json.dumps(row))
     with safe_open(folder / "best.safetensors", "numpy") as weights:
         assert weights.metadata() == {"classes": ",".join(CLASSES), "model": "ShuffleNetV2-x1.0", "id": row["id"]}
-        assert weights.get_slice("fc.1.weight").get_shape() == [3, 1024]
+        assert weights.get_slice("head.1.weight").get_shape() == [3, 1024]
 
 
 def test_repeating_a_trial_from_its_config_gives_the_same_bits(finished: tuple[dict, Path], tmp_path: Path) -> None:
@@ -138,10 +139,10 @@ def test_every_share_of_one_budget_takes_the_same_steps(config: RunConfig, tmp_p
 
 
 def test_models_and_shares_of_one_seed_draw_the_same_faces(config: RunConfig) -> None:
-    experiment = run.open_experiment(config)
-    few, _ = run.draw(config.replace({"data.real_fraction": 0.25}), experiment)
-    many, _ = run.draw(config.replace({"data.real_fraction": 0.75, "model.name": "ResNet18"}), experiment)
-    other, _ = run.draw(config.replace({"data.real_fraction": 0.25, "training.seed": 4}), experiment)
+    experiment = open_experiment(config)
+    few, _ = draw(config.replace({"data.real_fraction": 0.25}), experiment)
+    many, _ = draw(config.replace({"data.real_fraction": 0.75, "model.name": "ResNet18"}), experiment)
+    other, _ = draw(config.replace({"data.real_fraction": 0.25, "training.seed": 4}), experiment)
     assert set(few.real) < set(many.real)
     assert set(many.synthetic) < set(few.synthetic)
     assert set(few.real) != set(other.real)
@@ -153,9 +154,10 @@ def test_a_loss_that_is_not_finite_becomes_a_failed_row(
     predict = loop.predict
     read = []
 
-    def broken(model, batches, index, runtime):
+    def broken(model, batches, index, *more):
         read.append(index)
-        return predict(model, batches, index, runtime) * (np.nan if len(read) == 2 else 1)
+        answers = predict(model, batches, index, *more)
+        return replace(answers, probabilities=answers.probabilities * (np.nan if len(read) == 2 else 1))
 
     monkeypatch.setattr(loop, "predict", broken)
     row = run.execute(config, tmp_path)
@@ -211,15 +213,15 @@ def test_common_classes_are_part_of_the_signature_even_where_no_synthetic_face_i
     config: RunConfig, tiny_faces: TinyFaces
 ) -> None:
     real_alone = config.replace({"data.real_fraction": 1.0, "data.classes": "common"})
-    three = run.open_experiment(real_alone)
+    three = open_experiment(real_alone)
     two_values = {"data.synthetic": str(tiny_faces.synthetic_other_classes)}
-    two = run.open_experiment(real_alone.replace(two_values))
+    two = open_experiment(real_alone.replace(two_values))
     assert (len(three.classes), len(two.classes)) == (3, 2)
     assert three.signature(real_alone) != two.signature(real_alone)
 
 
 def test_synthetic_faces_that_a_run_does_not_use_leave_its_signature(config: RunConfig) -> None:
-    experiment = run.open_experiment(config)
+    experiment = open_experiment(config)
     without = replace(experiment, synthetic=None)
     real_alone = config.replace({"data.real_fraction": 1.0})
     assert experiment.signature(real_alone) == without.signature(real_alone)
@@ -232,10 +234,10 @@ def test_missing_synthetic_faces_are_named(config: RunConfig, tmp_path: Path) ->
 
 
 def test_the_number_of_images_left_open_is_the_largest_that_fits(config: RunConfig) -> None:
-    experiment = run.open_experiment(config)
+    experiment = open_experiment(config)
     for fraction, count in ((1.0, 60), (0.5, 120), (0.75, 80)):
         chosen = config.replace({"data.num_train_images": "auto", "data.real_fraction": fraction})
-        mixture, num_train_images = run.draw(chosen, experiment)
+        mixture, num_train_images = draw(chosen, experiment)
         assert num_train_images == len(mixture.real) + len(mixture.synthetic) == count
 
 

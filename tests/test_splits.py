@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -167,3 +169,43 @@ def test_test_split_that_is_not_there_is_refused():
         assign(dataset({"train": (50, 50, 50), "test": (5, 5, 5)}), "public")
     with pytest.raises(UserError, match="no PrivateTest images; choose another test split"):
         assign(dataset({"train": (50, 50, 50), "public": (5, 5, 5)}), "private")
+
+
+def test_one_person_stays_on_one_side():
+    data = dataset({"train": (200, 200, 200)})
+    people = np.random.default_rng(3).integers(0, 60, 600).astype(np.int32)
+    data = replace(data, people=people)
+    parts = assign(data)
+    sides = [set(people[part]) for part in (parts.train, parts.validation, parts.test)]
+    assert not sides[0] & sides[1]
+    assert not sides[0] & sides[2]
+    assert not sides[1] & sides[2]
+    assert 60 <= len(parts.test) <= 120
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 10])
+def test_folds_are_stratified_and_cover_training_once(count):
+    folds = [assign(FER, fold=f"{number}/{count}") for number in range(1, count + 1)]
+    whole = assign(FER)
+    together = np.concatenate([fold.validation for fold in folds])
+    assert sorted(together) == whole.train.tolist()
+    for fold in folds:
+        assert sorted([*fold.train, *fold.validation]) == whole.train.tolist()
+        assert fold.test.tolist() == whole.test.tolist()
+        assert np.abs(np.bincount(FER.labels[fold.validation]) - np.array([400, 900, 60]) / count).max() <= 1
+
+
+def test_equal_faces_stay_in_one_fold():
+    data = dataset({"train": (300, 300, 300)}, copies=3)
+    for number in range(1, 4):
+        fold = assign(data, fold=f"{number}/3")
+        assert not pixels(data, fold.train) & pixels(data, fold.validation)
+
+
+def test_faces_without_a_majority_train_and_do_not_judge():
+    data = dataset({"train": (300, 300, 300)})
+    uncertain = np.random.default_rng(0).random(900) < 0.3
+    parts = assign(replace(data, train_only=uncertain))
+    assert uncertain[parts.train].any()
+    assert not uncertain[parts.validation].any()
+    assert not uncertain[parts.test].any()

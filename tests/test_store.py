@@ -14,7 +14,7 @@ from faces import SHARED_DATA, encode, fer2013_rows, random_faces, write_csv, wr
 
 from fer_ray.data import store
 from fer_ray.data.readers import SPLITS, Samples, rendered
-from fer_ray.data.store import IGNORED, open_dataset, open_synthetic
+from fer_ray.data.store import IGNORED, open_dataset, open_like
 from fer_ray.errors import UserError
 from fer_ray.labels import FER2013
 
@@ -204,7 +204,7 @@ def test_synthetic_faces_take_the_real_size_and_channels(tmp_path, csv_file):
     real = open_dataset(csv_file)
     large = random_faces(4, size=96, channels=3)
     files = {f"{name}/{i}.png": large[i] for i, name in enumerate(["happy", "happy", "sad", "sad"])}
-    synthetic = open_synthetic(str(write_folders(tmp_path / "gan", files)), real)
+    synthetic = open_like(str(write_folders(tmp_path / "gan", files)), real)
     assert synthetic.images.shape == (4, 48, 48, 1)
     assert synthetic.in_split("train").tolist() == [0, 1, 2, 3]
     assert synthetic.notes == ("4 of 4 images resized to 48x48 (they were 96x96)",)
@@ -218,7 +218,7 @@ def test_grey_synthetic_faces_become_rgb_beside_coloured_real_ones(tmp_path):
     colour = random_faces(2, channels=3)
     real = open_dataset(str(write_folders(tmp_path / "real", {"happy/1.png": colour[0], "sad/1.png": colour[1]})))
     grey = random_faces(2, seed=5)
-    synthetic = open_synthetic(str(write_folders(tmp_path / "s", {"happy/1.png": grey[0], "sad/1.png": grey[1]})), real)
+    synthetic = open_like(str(write_folders(tmp_path / "s", {"happy/1.png": grey[0], "sad/1.png": grey[1]})), real)
     assert synthetic.images.shape == (2, 48, 48, 3)
     assert np.array_equal(synthetic.images[..., 0], synthetic.images[..., 2])
 

@@ -112,6 +112,15 @@ def test_notes_say_which_bootstrap_was_used(seeds, expected):
     assert expected in tables.interval_text(pd.Series(seeds))
 
 
+def test_folds_are_not_called_seeds(tmp_path):
+    write_sweep(tmp_path, models=("ResNet18",), fractions=(1.0,), extra_axes={"data.fold": ("1/3", "2/3", "3/3")})
+    study = read_study(tmp_path)
+    text = " ".join(tables.notes(study, stats.summarize(study, stats.bootstrap(study), "accuracy")))
+    assert "the mean of 3 runs" in text
+    assert "1 seed by 3 folds" in text
+    assert "seeds and test images" not in text
+
+
 def test_a_third_axis_gives_a_table_for_each_of_its_values(tmp_path):
     root = write_sweep(
         tmp_path / "three", models=("ResNet18",), fractions=(0.0, 1.0), extra_axes={"training.patience": (None, 5)}

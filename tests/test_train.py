@@ -102,7 +102,7 @@ def test_flags_change_a_config_that_is_given(flags: list[str], tmp_path: Path) -
     train.command(flags)
     first = only_row(tmp_path / "out")
     config = tmp_path / "out" / "trials" / first["id"] / "config.json"
-    assert train.command([f"--config={config}", f"--out={tmp_path / 'other'}", "--seed=7"]) == 0
+    assert train.command([f"--recipe={config}", f"--out={tmp_path / 'other'}", "--seed=7"]) == 0
     other = only_row(tmp_path / "other")
     assert (other["training.seed"], other["model.name"]) == (7, "ShuffleNetV2-x1.0")
     assert other["id"] != first["id"]
@@ -111,7 +111,7 @@ def test_flags_change_a_config_that_is_given(flags: list[str], tmp_path: Path) -
 def test_a_failed_run_says_why_ends_with_1_and_is_tried_again(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverge(*_: object) -> None:
+    def diverge(*_: object, **__: object) -> None:
         raise loop.TrainingFailed("loss is not finite at step 3")
 
     with monkeypatch.context() as patched:
@@ -127,9 +127,9 @@ def test_a_failed_run_says_why_ends_with_1_and_is_tried_again(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "expected the config.json of a trial"),
-        ("[1, 2]", "expected the config.json of a trial"),
-        ('{"model": 3}', "expected the config.json of a trial"),
+        ("{", "such as the config.json of a trial"),
+        ("[1, 2]", "such as the config.json of a trial"),
+        ('{"model": 3}', "unknown config key 'model'"),
         ('{"model": {"nam": "ResNet18"}}', "unknown config key 'model.nam'; did you mean 'model.name'?"),
         ('{"training": {"epochs": 0}}', "training.epochs: got 0, expected greater than or equal to 1"),
     ],
@@ -138,8 +138,8 @@ def test_a_wrong_config_file_is_named_with_its_key(tmp_path: Path, content: str,
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(UserError) as raised:
-        train.command(["--config", str(path), "--out", str(tmp_path / "out")])
-    assert str(raised.value).startswith(f"--config {path}: ")
+        train.command(["--recipe", str(path), "--out", str(tmp_path / "out")])
+    assert str(raised.value).startswith(f"--recipe {path}: ")
     assert message in str(raised.value)
 
 
@@ -162,6 +162,18 @@ def test_different_classes_are_refused_and_common_ones_go_on(
     assert only_row(tmp_path / "out")["classes"] == ["happy", "sad"]
 
 
+def test_the_summary_tells_the_scores_of_other_tests(
+    flags: list[str], tiny_faces: TinyFaces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--set=data.synthetic_test_fraction=0.25", f"--test-data={tiny_faces.real}"]
+    assert train.command([*flags, *more]) == 0
+    row, printed = only_row(tmp_path / "out"), capsys.readouterr().out
+    for name in ("synthetic_test", "cross_test"):
+        scores = f"accuracy {row[f'{name}_accuracy']:.4f}, macro F1 {row[f'{name}_macro_f1']:.4f}"
+        assert f"{name.replace('_', ' ')} {scores}" in printed
+        assert row[f"{name}_name"] in printed
+
+
 def test_the_threads_that_were_asked_for_are_used(flags: list[str], tmp_path: Path) -> None:
     train.command([*flags, "--threads=2"])
     assert only_row(tmp_path / "out")["threads"] == torch.get_num_threads() == 2
@@ -172,4 +184,5 @@ def test_the_config_of_a_trial_is_json_that_people_can_read(flags: list[str], tm
     (path,) = (tmp_path / "out").glob("trials/*/config.json")
     config = json.loads(path.read_text())
     assert config["data"]["real_fraction"] == 0.5
-    assert config["runtime"] == {"device": "cpu", "threads": 1, "precision": "float32"}
+    runtime = config["runtime"]
+    assert (runtime["device"], runtime["threads"], runtime["precision"]) == ("cpu", 1, "float32")

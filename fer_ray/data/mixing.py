@@ -31,6 +31,7 @@ def draw(
     real: Dataset,
     real_train: np.ndarray,
     synthetic: Dataset | None,
+    synthetic_train: np.ndarray,
     *,
     num_train_images: int,
     real_fraction: float,
@@ -41,7 +42,8 @@ def draw(
 
     Args:
         real: real faces; `real_train` holds the int64 indices of its training split.
-        synthetic: faces whose split "train" may be drawn, with the same `classes`; None where no cell needs any.
+        synthetic: synthetic faces with the same `classes`, None where no cell needs any; `synthetic_train` holds the
+            int64 indices of those that may be drawn.
         num_train_images: N, at least 1.
         real_fraction: r in [0, 1].
         mixing: `replace`: round(rN) real, the rest of N synthetic. `add`: N real, and (1-r)/r N synthetic on top,
@@ -53,8 +55,7 @@ def draw(
     """
     real_counts = class_counts(real, real_train)
     no_faces = np.zeros(0, np.int64)
-    pool = no_faces if synthetic is None else synthetic.in_split("train")
-    pool_counts = np.zeros_like(real_counts) if synthetic is None else class_counts(synthetic, pool)
+    pool_counts = np.zeros_like(real_counts) if synthetic is None else class_counts(synthetic, synthetic_train)
     num_real, num_total = _totals(num_train_images, real_fraction, mixing)
     if not num_total:
         raise UserError(f"a real share of {real_fraction:g} of {num_train_images:,} images ({mixing}) is no image")
@@ -71,7 +72,9 @@ def draw(
         assert synthetic.classes == real.classes, "select_classes() first"
     return Mixture(
         _first_of_each_class(real, real_train, need_real, f"real {seed}"),
-        no_faces if synthetic is None else _first_of_each_class(synthetic, pool, need_synthetic, f"synthetic {seed}"),
+        no_faces
+        if synthetic is None
+        else _first_of_each_class(synthetic, synthetic_train, need_synthetic, f"synthetic {seed}"),
     )
 
 

@@ -14,30 +14,29 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from filelock import FileLock
 
 from fer_ray import labels
-from fer_ray.data import readers
-from fer_ray.data.readers import SPLITS, Samples, class_folders, rendered
-from fer_ray.data.readers.images import to_shape
-from fer_ray.errors import UserError
+from fer_ray.data import cache, readers, votes
+from fer_ray.data.readers import SPLITS, UNLABELLED, Form, Samples, rendered
+from fer_ray.data.readers.images import to_form
+from fer_ray.errors import printable
 
 Domain = Literal["real", "synthetic"]
-Shape = tuple[int, int, int]
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised when readers or files change such that older entries would be wrong."""
 
-IGNORED = -1
-"""Label of samples whose class is not part of the experiment."""
+IGNORED = UNLABELLED
+"""Label of samples whose class is not part of the experiment, or that have none."""
+
+NO_CLASS = "none"
 
 PIXELS_HEX = 16
 """A sample id starts with this many hex digits of its pixels' hash."""
@@ -57,7 +56,11 @@ class Dataset:
         labels: int16 [n], index into `classes`, or IGNORED.
         splits: int8 [n], index into readers.SPLITS.
         classes: canonical names in the order of `labels.in_order`.
-        valence, arousal: float32 [n] in [-1, 1], or None.
+        valence, arousal: float32 [n] in [-1, 1], NaN where a sample has none; or None.
+        votes: uint8 [n, C + 2], annotators for each class, for "unknown" and for "no face"; or None.
+        people: int32 [n], equal for faces of one person; or None.
+        targets: float32 [n, C], the distribution over classes that a sample is trained towards; None: its label.
+        train_only: bool [n], samples that may train but, without a majority, cannot judge; None: no such samples.
         digest: 16 hex digits that stand for the content: every id, and valence and arousal where there are any.
         notes: what was changed or left out when reading, to be said aloud.
     """
@@ -72,96 +75,105 @@ class Dataset:
     arousal: np.ndarray | None
     digest: str
     notes: tuple[str, ...] = ()
+    votes: np.ndarray | None = None
+    people: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    train_only: np.ndarray | None = None
 
     def in_split(self, *names: str) -> np.ndarray:
         """int64 indices, ascending, of the samples in any of these splits, without ignored ones."""
         wanted = np.isin(self.splits, [SPLITS.index(name) for name in names])
         return np.flatnonzero(wanted & (self.labels != IGNORED))
 
-    def select_classes(self, classes: tuple[str, ...]) -> "Dataset":
-        """The same samples labelled by `classes`; those of other classes get the label IGNORED. Copies no image."""
-        lookup = np.array([classes.index(c) if c in classes else IGNORED for c in self.classes] + [IGNORED], np.int16)
-        return replace(self, labels=lookup[self.labels], classes=tuple(classes))
+    def towards(self, mode: Literal["probability", "multi_target"]) -> "Dataset":
+        """The same samples, to be trained towards the votes of their annotators (see `votes.targets`).
+
+        Samples without a majority take part in training, under the class with the most votes.
+        """
+        assert self.votes is not None
+        targets = votes.targets(self.votes, mode)
+        is_uncertain = self.labels == IGNORED
+        numbers = np.where(is_uncertain & targets.any(axis=1), targets.argmax(axis=1), self.labels).astype(np.int16)
+        # A majority that this mode drops is left out of training, but still judges.
+        return replace(self, labels=numbers, targets=targets, train_only=is_uncertain)
+
+    def select_classes(self, classes: tuple[str, ...], merged: Mapping[str, str] | None = None) -> "Dataset":
+        """The same samples labelled by `classes`; those of other classes get the label IGNORED. Copies no image.
+
+        `merged` says which class takes in another one, e.g. `{"disgust": "angry"}`.
+        """
+        names = [(merged or {}).get(name, name) for name in self.classes]
+        lookup = np.array([classes.index(name) if name in classes else IGNORED for name in names], np.int16)
+        targets = None
+        if self.targets is not None:
+            targets = np.zeros((len(self.targets), len(classes)), np.float32)
+            for column, number in enumerate(lookup):
+                if number != IGNORED:
+                    targets[:, number] += self.targets[:, column]
+            targets /= np.maximum(targets.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        numbers = np.append(lookup, np.int16(IGNORED))[self.labels]
+        return replace(self, labels=numbers, classes=tuple(classes), targets=targets, votes=None)
 
 
-def open_dataset(source: str, *, domain: Domain = "real") -> Dataset:
+def open_dataset(source: str, *, domain: Domain = "real", align: bool = False) -> Dataset:
     """Opens a data set; the first time it is decoded into the cache.
 
     Args:
         source: a folder, .zip, .csv or .parquet, or "demo" for rendered faces.
         domain: which of the demo's two sets is meant; nothing else depends on it.
+        align: find faces and bring their eyes to fixed places.
 
     Raises:
         UserError: the path is missing, its layout unknown, a sample broken, or the cache cannot be written.
     """
-    return _open(source, domain, None)
+    return _open(source, domain, Form(align=align))
 
 
-def open_synthetic(source: str, like: Dataset) -> Dataset:
-    """Opens synthetic faces at the size and channels of the real ones, antialiased.
+def open_like(source: str, like: Dataset, *, domain: Domain = "synthetic", align: bool = False) -> Dataset:
+    """Opens other faces, synthetic ones or another data set, at the size and channels of `like`, antialiased.
 
     Resampling alone is told apart by a classifier, so that faces of both domains must come at one native size.
-    All are in the split "train" unless the source has its own. Raises UserError as `open_dataset`.
+    Raises UserError as `open_dataset`.
     """
     height, width, channels = like.images.shape[1:]
-    return _open(source, "synthetic", (height, width, channels))
+    return _open(source, domain, Form((height, width, channels), align))
 
 
-def cache_folder() -> Path:
-    """`$FER_RAY_CACHE`, else `fer_ray` in the XDG cache folder."""
-    if chosen := os.environ.get("FER_RAY_CACHE"):
-        return Path(chosen).expanduser().resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fer_ray"
-
-
-def _open(source: str, domain: Domain, shape: Shape | None) -> Dataset:
+def _open(source: str, domain: Domain, form: Form) -> Dataset:
     read: Callable[[], Samples]
     if source == "demo":
         origin, name, stamp, read = f"demo {domain}", "demo faces", rendered.stamp(), partial(rendered.read, domain)
     else:
         path = readers.find(source)
-        origin, name, stamp, read = str(path), path.name, _stamp(path), partial(readers.read, path, shape and shape[:2])
-    cache = cache_folder()
-    record = _Record(cache, origin, shape, f"{CACHE_VERSION} {stamp}")
+        origin, name, stamp, read = (
+            str(path),
+            printable(path.name),
+            readers.stamp(path),
+            partial(readers.read, path, form),
+        )
+    record = _Record(cache.cache_folder(), origin, form, f"{CACHE_VERSION} {stamp}")
     if dataset := record.dataset():
         return dataset
-    lock = FileLock(cache / "lock")
-    with _writing_to(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
+    with cache.lock() as folder:
         if dataset := record.dataset():  # another process made it meanwhile
             return dataset
         samples = read()
-        if shape is not None:
-            samples = replace(samples, images=to_shape(samples.images, shape))
-        with _writing_to(cache):
-            record.write(_write_entry(cache / "entries", samples), _known_name(samples) or name, samples.notes)
+        if form.shape is not None and samples.images.shape[1:] != form.shape:
+            samples = replace(samples, images=to_form(samples.images, form)[0])
+        with cache.writing():
+            record.write(_write_entry(folder / "entries", samples), _known_name(samples) or name, samples.notes)
         dataset = record.dataset()
         assert dataset is not None, f"the cache entry of {origin} cannot be read right after it was written"
         return dataset
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _writing_to(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write the data cache at {cache}: {error.strerror or error}; "
-            "make room there, or set FER_RAY_CACHE to a folder with space that you may write to"
-        ) from error
 
 
 class _Record:
     """What the cache remembers of a source at one shape: the entry it had, and the stamp of its files then."""
 
-    def __init__(self, cache: Path, origin: str, shape: Shape | None, stamp: str) -> None:
-        key = hashlib.sha256(json.dumps([origin, shape]).encode()).hexdigest()[:16]
-        self.cache, self.origin, self.stamp = cache, origin, stamp
-        self.path = cache / "sources" / f"{key}.json"
+    def __init__(self, folder: Path, origin: str, form: Form, stamp: str) -> None:
+        key = hashlib.sha256(json.dumps([origin, form.shape, form.align]).encode()).hexdigest()[:16]
+        self.folder, self.origin, self.stamp = folder, origin, stamp
+        self.path = folder / "sources" / f"{key}.json"
 
     def dataset(self) -> Dataset | None:
         """The data set, unless its source changed since, or its entry is gone or damaged."""
@@ -171,7 +183,7 @@ class _Record:
             return None
         if record["stamp"] != self.stamp:
             return None
-        dataset = _read_entry(self.cache / "entries" / record["entry"])
+        dataset = _read_entry(self.folder / "entries" / record["entry"])
         return dataset and replace(dataset, name=record["name"], notes=tuple(record["notes"]))
 
     def write(self, entry: str, name: str, notes: tuple[str, ...]) -> None:
@@ -200,24 +212,52 @@ def _read_entry(folder: Path) -> Dataset | None:
         classes=tuple(meta["classes"]),
         valence=fields.get("valence"),
         arousal=fields.get("arousal"),
+        votes=fields.get("votes"),
+        people=fields.get("people"),
         digest=meta["digest"],
     )
 
 
-def _write_entry(entries: Path, samples: Samples) -> str:
-    """Writes samples sorted by id as an entry, unless it is there already; returns its name."""
+def in_memory(name: str, samples: Samples) -> Dataset:
+    """A data set that is not in the cache, for a look at it."""
+    classes, order, fields = _sorted_by_id(samples)
+    return Dataset(
+        name=name,
+        images=samples.images[order],
+        ids=fields["ids"],
+        labels=fields["labels"],
+        splits=fields["splits"],
+        classes=classes,
+        valence=fields.get("valence"),
+        arousal=fields.get("arousal"),
+        digest=content_digest(fields),
+        notes=samples.notes,
+        votes=fields.get("votes"),
+        people=fields.get("people"),
+    )
+
+
+def _sorted_by_id(samples: Samples) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
+    """Classes in their order, the order of the samples by id, and all fields but the images in it."""
     classes = labels.in_order(samples.classes)
-    numbers = np.array([classes.index(name) for name in samples.classes], np.int16)[samples.labels]
+    column_of = [samples.classes.index(name) for name in classes]
+    numbers = np.append(np.argsort(column_of), UNLABELLED).astype(np.int16)[samples.labels]
     ids = np.array(_sample_ids(samples), dtype="S")
     order = np.argsort(ids, kind="stable")
     fields = {"ids": ids[order], "labels": numbers[order], "splits": samples.splits[order]}
-    digest = hashlib.sha256(b"\n".join(fields["ids"].tolist()))
-    for name in ("valence", "arousal"):
-        if (values := getattr(samples, name)) is not None:
-            fields[name] = values[order]
-            digest.update(fields[name].tobytes())
+    more = {"valence": samples.valence, "arousal": samples.arousal, "votes": samples.votes, "people": samples.people}
+    if samples.votes is not None:
+        more["votes"] = samples.votes[:, [*column_of, -2, -1]]
+    fields |= {name: values[order] for name, values in more.items() if values is not None}
+    return classes, order, fields
+
+
+def _write_entry(entries: Path, samples: Samples) -> str:
+    """Writes samples sorted by id as an entry, unless it is there already; returns its name."""
+    classes, order, fields = _sorted_by_id(samples)
+    digest = content_digest(fields)
     height, width, channels = samples.images.shape[1:]
-    folder = entries / f"{digest.hexdigest()[:16]}-{height}x{width}x{channels}"
+    folder = entries / f"{digest}-{height}x{width}x{channels}"
     if _read_entry(folder):
         return folder.name
     shutil.rmtree(folder, ignore_errors=True)
@@ -232,7 +272,7 @@ def _write_entry(entries: Path, samples: Samples) -> str:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         sizes = {file.stem: file.stat().st_size for file in staging.iterdir()}
-        meta = {"digest": digest.hexdigest()[:16], "classes": classes, "fields": sizes}
+        meta = {"digest": digest, "classes": classes, "fields": sizes}
         (staging / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         os.rename(staging, folder)
     except OSError:
@@ -241,31 +281,40 @@ def _write_entry(entries: Path, samples: Samples) -> str:
     return folder.name
 
 
+def content_digest(fields: Mapping[str, np.ndarray]) -> str:
+    """16 hex digits over the ids of an entry, in their order, and what else it holds about each sample."""
+    digest = hashlib.sha256(b"\n".join(fields["ids"].tolist()))
+    for name in ("valence", "arousal", "votes", "people"):
+        if name in fields:
+            digest.update(fields[name].tobytes())
+    return digest.hexdigest()[:16]
+
+
+def id_stem(image: np.ndarray, split: int, class_name: str) -> str:
+    """A sample's id without its last part, which counts equal ones. `class_name` is NO_CLASS for samples without."""
+    return f"{hashlib.sha1(image.data).hexdigest()[:PIXELS_HEX]}-{SPLITS[split]}-{class_name}"
+
+
 def _save_in_order(path: Path, images: np.ndarray, order: np.ndarray) -> None:
     """np.save(path, images[order]) without a second copy of all images in memory."""
     with path.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(order), 1024):
-            file.write(images[order[start : start + 1024]].data)
+        for part in cache.blocks(images):
+            file.write(images[order[part]].data)
 
 
 def _sample_ids(samples: Samples) -> list[bytes]:
     counts: Counter[str] = Counter()
+    names = [*samples.classes, NO_CLASS]  # the last one is at UNLABELLED
     ids = []
-    for image, label, split in zip(samples.images, samples.labels.tolist(), samples.splits.tolist(), strict=True):
-        stem = f"{hashlib.sha1(image).hexdigest()[:PIXELS_HEX]}-{SPLITS[split]}-{samples.classes[label]}"
-        ids.append(f"{stem}-{counts[stem]}".encode())
-        counts[stem] += 1
+    for part in cache.blocks(samples.images):
+        parts = zip(samples.images[part], samples.labels[part].tolist(), samples.splits[part].tolist(), strict=True)
+        for image, label, split in parts:
+            stem = id_stem(image, split, names[label])
+            ids.append(f"{stem}-{counts[stem]}".encode())
+            counts[stem] += 1
     return ids
-
-
-def _stamp(path: Path) -> str:
-    """Changes when the file, or any file of the folder, is another in name, size or time of change."""
-    if path.is_dir():
-        return class_folders.stamp(path)
-    status = path.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _known_name(samples: Samples) -> str | None:

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,36 +18,73 @@ from fer_ray import __version__
 from fer_ray.config import RuntimeConfig
 from fer_ray.errors import UserError
 
+Network = TypeVar("Network", bound=torch.nn.Module)
+
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a run executes on, with every "auto" resolved. `precision` is "float32" or "bfloat16"."""
+    """What a run executes on, with every "auto" resolved.
+
+    Attributes:
+        precision: "float32", "bfloat16" or "float16", of the network's activations; weights are float32.
+        layout: "channels_last" or "contiguous", of images and kernels.
+        compiled: whether the network goes through torch.compile.
+    """
 
     device: torch.device
     threads: int
     precision: str
+    layout: str = "channels_last"
+    compiled: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """`layout` as torch names it."""
+        return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
+
+    def place(self, network: Network) -> Network:
+        """The network itself, on the device and in the layout."""
+        return network.to(memory_format=self.memory_format).to(self.device)
 
     def autocast(self) -> torch.autocast:
         """The context in which the network runs."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.precision != "float32")
 
 
 def resolve(config: RuntimeConfig) -> Runtime:
-    """Chooses device, threads and precision, and sets the threads of this process.
+    """Chooses device, threads, precision and layout, and sets the threads of this process.
 
-    Raises UserError when a GPU was asked for and cannot be used, or is there but broken.
+    Raises UserError when a GPU was asked for and cannot be used, or is there but broken; for float16 without a GPU;
+    and when torch.compile lacks its compiler.
     """
     device = find_device(config.device)
     threads = len(os.sched_getaffinity(0)) if config.threads == "auto" else config.threads
     torch.set_num_threads(threads)
     bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     precision = ("bfloat16" if bfloat16 else "float32") if config.precision == "auto" else config.precision
+    if precision == "float16" and device.type != "cuda":
+        raise UserError(f"runtime.precision: float16 needs a GPU, got {device.type}; take auto, float32 or bfloat16")
+    if config.compile:
+        _check_compiler(device)
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # float32 is what the row says it is
         torch.backends.cudnn.deterministic = True
-    return Runtime(device, threads, precision)
+    layout = "channels_last" if config.layout == "auto" else config.layout
+    return Runtime(device, threads, precision, layout, config.compile)
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raises UserError where torch.compile would end in a traceback at the first step."""
+    if device.type == "cuda":
+        missing = None if find_spec("triton") else "the package triton"
+    else:
+        compiler = os.environ.get("CXX", "g++")
+        missing = None if shutil.which(compiler) else f"a C++ compiler ({compiler})"
+    if missing:
+        raise UserError(f"runtime.compile: torch.compile needs {missing}; install it, or leave compile off")
 
 
 def find_device(name: str) -> torch.device:

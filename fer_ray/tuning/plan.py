@@ -8,16 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_ray import results, run
-from fer_ray.config import KEYS, NOT_HASHED, TRAINING_VERSION, RunConfig
+from fer_ray import recipes, results
+from fer_ray.config import ADDED_LATER, DATA_PATHS, KEYS, NOT_HASHED, TRAINING_VERSION, RunConfig
+from fer_ray.data import leakage
 from fer_ray.errors import UserError, nearest
+from fer_ray.experiment import (
+    DEMO,
+    Experiment,
+    check_leaks,
+    data_notes,
+    draw,
+    leak_columns,
+    max_train_images,
+    open_experiment,
+    uses_synthetic,
+    with_absolute_paths,
+)
 from fer_ray.models import zoo
 from fer_ray.space import Space
 
 SEED_KEY, FRACTION_KEY, MIXING_KEY = "training.seed", "data.real_fraction", "data.mixing"
 
-NO_AXES = NOT_HASHED | {"data.classes", "data.test_split", SEED_KEY}
-"""One sweep has one data set; how a run is executed is not part of its identity; seeds are replicates."""
+NO_AXES = NOT_HASHED | {
+    "data.classes",
+    "data.label_set",
+    "data.align",
+    "data.test_split",
+    "data.synthetic_test_fraction",
+    SEED_KEY,
+}
+"""One sweep has one data set and its tests; how a run is executed is not part of its identity; seeds are replicates."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +48,51 @@ class Plan:
         space: with the axes and seeds of the command line.
         fixed: flat config of everything that is neither axis nor seed.
         configs: every run, those expected to take longest first, so that the last ones to end are short.
-        experiment: the opened data.
+        experiments: FER+ vote mode -> the opened data; one for all runs unless the modes are compared.
         notes: decisions to say aloud, a line each.
     """
 
     space: Space
     fixed: Mapping[str, Any]
     configs: tuple[RunConfig, ...]
-    experiment: run.Experiment
+    experiments: Mapping[str, Experiment]
     notes: tuple[str, ...]
 
     @property
+    def experiment(self) -> Experiment:
+        """The data of the first run."""
+        return self.of(self.configs[0])
+
+    def of(self, config: RunConfig) -> Experiment:
+        """The data of a run."""
+        return self.experiments[config.data.votes]
+
+    @property
     def is_demo(self) -> bool:
-        return self.fixed["data.source"] == run.DEMO
+        return self.fixed["data.source"] == DEMO
 
     def run_id(self, config: RunConfig) -> str:
         """The folder name of a run."""
-        return config.run_id(self.experiment.signature(config))
+        return config.run_id(self.of(config).signature(config))
+
+    def check_leaks(self, is_strict: bool) -> list[str]:
+        """See `experiment.check_leaks`: tells of the first run, and if `is_strict` refuses for any."""
+        if is_strict:
+            divided = {(c.data.votes, c.data.fold, c.data.drop_leaks): c for c in self.configs}
+            for config in divided.values():
+                check_leaks(self.of(config), config, is_strict)
+        return check_leaks(self.experiment, self.configs[0], is_strict)
+
+    def leak_columns(self) -> dict[str, Any]:
+        """See `experiment.leak_columns`. The modes of FER+ train on different faces; pairs of all of them are there."""
+        first = {config.data.votes: config for config in reversed(self.configs)}
+        found = [leak_columns(self.experiments[mode], config) for mode, config in first.items()]
+        return {name: [value for columns in found for value in columns[name]] for name in found[0]}
 
     def info(self) -> dict[str, Any]:
         """What `sweep.json` says of the design and the data."""
-        real, synthetic = self.experiment.real, self.experiment.synthetic
+        real, synthetic, cross = self.experiment.real, self.experiment.synthetic, self.experiment.cross
+        parts = self.experiment.parts(self.configs[0])
         return {
             "space": self.space.name,
             "question": self.space.question,
@@ -65,12 +109,14 @@ class Plan:
                 "name": real.name,
                 "digest": real.digest,
                 "classes": list(real.classes),
-                "validation": self.experiment.splits.validation_name,
-                "test": self.experiment.splits.test_name,
+                "validation": parts.validation_name,
+                **{name: test.name for name, test in parts.tests.items()},
                 "synthetic_name": synthetic.name if synthetic else None,
                 "synthetic_digest": synthetic.digest if synthetic else None,
+                "cross_digest": cross.digest if cross else None,
                 "notes": list(self.notes),
             },
+            "leakage": leakage.to_json(self.experiment.leaks(self.configs[0])),
         }
 
 
@@ -127,9 +173,10 @@ def make(
     """
     from fer_ray.data import augment  # imports torch, which a typo in the space's name need not wait for
 
-    is_demo = values.get("data.source", run.DEMO) == run.DEMO
+    is_demo = values.get("data.source", DEMO) == DEMO
     # The demo is smaller than small.
-    overrides = {**space.base, **(space.small if small else {}), **(space.demo if is_demo else {})}
+    recipe = recipes.load(space.recipe).values if space.recipe else {}
+    overrides = {**recipe, **space.base, **(space.small if small else {}), **(space.demo if is_demo else {})}
     default_seeds = overrides.pop(SEED_KEY, space.seeds)
     if SEED_KEY in values:
         raise UserError(f"{SEED_KEY} is varied by the sweep itself; pass --seeds {values[SEED_KEY]}")
@@ -149,7 +196,7 @@ def make(
     if not (chosen_seeds := tuple(dict.fromkeys(default_seeds if seeds is None else seeds))):
         raise UserError("a sweep needs at least one seed; pass for example --seeds 0,1,2")
 
-    base = run.with_absolute_paths(RunConfig.from_flat({**overrides, **values}))
+    base = with_absolute_paths(RunConfig.from_flat({**overrides, **values}))
     if tuple(whole.get(MIXING_KEY, (base.data.mixing,))) != ("replace",) and 0 in whole.get(FRACTION_KEY, ()):
         # Without replacement by synthetic faces a share of 0 is a cell without images.
         whole[FRACTION_KEY] = tuple(value for value in whole[FRACTION_KEY] if value != 0)
@@ -166,32 +213,48 @@ def make(
     for config in configs:
         zoo.check_name(config.model.name)
         augment.resolve(config.augmentation)
-    experiment = run.open_experiment(base)
-    notes = run.data_notes(experiment)
-    if experiment.synthetic is None and any(run.uses_synthetic(config) for config in configs):
+    by_mode: dict[str, RunConfig] = {config.data.votes: config for config in configs}
+    opened = {mode: open_experiment(config) for mode, config in by_mode.items()}
+    experiment = opened[configs[0].data.votes]
+    notes = data_notes(experiment, configs[0])
+    if experiment.synthetic is None and any(uses_synthetic(config) for config in configs):
         raise UserError(_without_synthetic(base))
     if any(config.data.num_train_images == "auto" for config in configs):
-        fractions: dict[Any, set[float]] = {}
+        groups: dict[Any, list[RunConfig]] = {}
         for config in configs:
-            fractions.setdefault(config.data.mixing, set()).add(config.data.real_fraction)
-        count = min(run.max_train_images(experiment, sorted(group), mixing) for mixing, group in fractions.items())
+            groups.setdefault(_pool_of(config), []).append(config)
+        count = min(
+            max_train_images(
+                group[0],
+                opened[group[0].data.votes],
+                sorted({c.data.real_fraction for c in group}),
+                group[0].data.mixing,
+            )
+            for group in groups.values()
+        )
         notes.append(f"N = {count:,} training images in every cell, the largest that all of them can fill")
         configs = [
             config.replace({"data.num_train_images": count}) if config.data.num_train_images == "auto" else config
             for config in configs
         ]
-    drawn = {(c.data.real_fraction, c.data.num_train_images, c.data.mixing): c for c in configs}
+    drawn = {(*_pool_of(c), c.data.real_fraction, c.data.num_train_images): c for c in configs}
     for config in drawn.values():
-        run.draw(config, experiment)  # refuses what a cell cannot fill, before anything starts
+        draw(config, opened[config.data.votes])  # refuses what a cell cannot fill, before anything starts
     varied = {*space.axes, SEED_KEY}
     fixed = {key: value for key, value in configs[0].flat().items() if key not in varied}
     ordered = sorted(configs, key=_expected_cost, reverse=True)
-    return Plan(space, fixed, tuple(ordered), experiment, tuple(notes))
+    return Plan(space, fixed, tuple(ordered), opened, tuple(notes))
+
+
+def _pool_of(config: RunConfig) -> tuple[Any, ...]:
+    """What decides which images a run may draw, and how."""
+    data = config.data
+    return data.mixing, data.votes, data.fold, data.drop_leaks
 
 
 def _expected_cost(config: RunConfig) -> float:
     size = 48 if config.data.image_size == "native" else config.data.image_size
-    return zoo.ZOO[config.model.name].gmac * size**2 * config.training.epochs
+    return zoo.gmac(config.model.name) * size**2 * config.training.epochs
 
 
 def _without_synthetic(config: RunConfig) -> str:
@@ -214,16 +277,18 @@ def check_same_design(root: Path, info: Mapping[str, Any]) -> None:
     before = results.read_json(root / "sweep.json")
     differences = []
     for key in {**before["fixed"], **info["fixed"]}:
-        if key.startswith("runtime.") or key in ("data.source", "data.synthetic"):
+        if key.startswith("runtime.") or key in DATA_PATHS:
             continue
-        old, new = before["fixed"].get(key, "an axis"), info["fixed"].get(key, "an axis")
+        # A key added since then was at its default.
+        absent = "an axis" if key in (*before["axes"], *info["axes"]) or key not in ADDED_LATER else KEYS[key].default
+        old, new = before["fixed"].get(key, absent), info["fixed"].get(key, absent)
         if old != new:
             differences.append(f"{key}: {old} before, {new} now")
     if before["training_version"] != info["training_version"]:
         differences.append(f"training version: {before['training_version']} before, {info['training_version']} now")
-    for key in ("digest", "synthetic_digest"):
-        if before["data"][key] != info["data"][key]:
-            differences.append(f"data {key}: {before['data'][key]} before, {info['data'][key]} now")
+    for key in ("digest", "synthetic_digest", "cross_digest"):
+        if before["data"].get(key) != info["data"][key]:
+            differences.append(f"data {key}: {before['data'].get(key)} before, {info['data'][key]} now")
     for key, old in {**before["axes"], "seeds": before["seeds"]}.items():
         new = info["seeds"] if key == "seeds" else info["axes"].get(key, [])
         missing = [str(value) for value in old if value not in new]

@@ -45,36 +45,48 @@ def measure(plan: Plan, configs: Sequence[RunConfig]) -> Cost:
     from fer_ray.data import augment
     from fer_ray.data.batches import Batches
     from fer_ray.models import zoo
-    from fer_ray.training import loop, optim
     from fer_ray.training import runtime as machine
+    from fer_ray.training import tasks
+    from fer_ray.training.step import Stepper
 
-    real, parts = plan.experiment.real, plan.experiment.splits
+    real = plan.experiment.real
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     per_image: dict[tuple, float] = {}
     seconds = {}
     for config in configs:
+        parts = plan.of(config).parts(config)
         runtime = machine.resolve(config.runtime)
         size, batch_size = run.image_size(config, real), config.training.batch_size
         key = (config.model.name, size, batch_size)
         if key not in per_image:
-            model = zoo.build(config.model, len(plan.experiment.classes))
-            model = model.to(memory_format=torch.channels_last).to(runtime.device)
-            optimizer = optim.build(model, config.optimizer)
-            batches = Batches(real, None, size=size, normalization=run.normalization(config), device=runtime.device)
+            experiment = plan.of(config)
+            counts = np.bincount(real.labels[parts.train], minlength=len(experiment.classes))
+            task = tasks.build(config, experiment.classes, counts)
+            network = runtime.place(zoo.build(config.model, task.num_classes, task.num_affect, size))
+            batches = Batches(
+                [real],
+                size=size,
+                normalization=run.normalization(config),
+                channels=config.model.channels,
+                device=runtime.device,
+            )
             augmentation = augment.resolve(config.augmentation)
+            targets = task.targets(real.labels.astype(np.int64), real.targets, real.valence, real.arousal)
+            stepper = Stepper(network, task.loss, config, runtime)
             times = []
             for _ in range(1 + TIMED_STEPS):
                 started = time.perf_counter()
                 index = rng.choice(parts.train, batch_size)
-                target = torch.from_numpy(real.labels[index]).long().to(runtime.device)
-                images = batches(index, augmentation, generator)
-                loss, _ = loop.train_step(model, optimizer, images, target, config.training, runtime)
+                target = targets[torch.from_numpy(index)].to(runtime.device)
+                loss, _ = stepper.step(batches(index, augmentation, generator), target)
                 loss.item()
                 times.append(time.perf_counter() - started)
             per_image[key] = float(np.median(times[1:])) / batch_size  # the first warms up
         num_train_images = config.data.num_train_images
         assert num_train_images != "auto", "a plan has decided N"
-        evaluated = config.training.epochs * len(parts.validation) + len(parts.test)
+        evaluated = config.training.epochs * len(parts.validation) + sum(
+            len(test.index) for test in parts.tests.values()
+        )
         work = config.training.epochs * num_train_images + evaluated / BACKWARD_FACTOR
         seconds[plan.run_id(config)] = work * per_image[key]
     if torch.cuda.is_available():
@@ -90,11 +102,6 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, i
     """
     from fer_ray.analysis import report
 
-    parts = plan.experiment.splits
-    few = replace(
-        plan.experiment,
-        splits=replace(parts, validation=parts.validation[:REHEARSAL_IMAGES], test=parts.test[:REHEARSAL_IMAGES]),
-    )
     by_cost = sorted(configs, key=lambda config: cost.seconds[plan.run_id(config)])
     with tempfile.TemporaryDirectory(dir=root, prefix=".rehearsal-") as scratch:
         failed, peak = [], 0.0
@@ -106,6 +113,7 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, i
                 count = min(config.data.num_train_images, count)
             step = config.replace({"training.epochs": 1, "data.num_train_images": count})
             try:
+                few = replace(plan.of(config), max_evaluated=REHEARSAL_IMAGES)
                 row = run.execute(step, Path(scratch), experiment=few)
             except (RuntimeError, ValueError, MemoryError) as error:
                 raise UserError(

@@ -6,23 +6,28 @@ archive that holds only one such folder is taken for it. Nothing of an archive i
 
 import hashlib
 import os
+import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fer_ray.data.readers.images import SUFFIXES, Size, decode_all
+from fer_ray.data.people import people_of
+from fer_ray.data.readers.images import MAX_FILE_BYTES, SUFFIXES, Form, decode_all, read_file
 from fer_ray.data.readers.samples import SPLITS, Samples, split_index
 from fer_ray.errors import UserError
 from fer_ray.labels import canonical
 
-MAX_FILE_BYTES = 256 * 2**20
-"""Files of an archive that declare more are refused before any of it is unpacked."""
+MAX_CLASSES = 1_000
+"""More are refused: they are people or frames, not expressions."""
 
 _MAX_DEPTH = 8
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # with others a file chooses how much memory unpacking takes
+# What zipfile raises on a damaged archive; RuntimeError on one that needs a password.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error, RuntimeError)
 _TABLES = (".csv", ".parquet", ".zip")
 
 Parts = tuple[str, ...]
@@ -39,15 +44,16 @@ class _Tree:
     read: Callable[[Parts], bytes]
 
 
-def read(path: Path, size: Size | None) -> Samples:
-    """Reads and decodes a folder or .zip; `size` as in `images.decode_all`. Raises UserError naming the file."""
+def read(path: Path, form: Form, without: Collection[str] = ()) -> Samples:
+    """Reads and decodes a folder or .zip, but for the images named in `without`. Raises UserError naming the file."""
     if path.is_dir():
-        return _read_tree(_folder_tree(path), size)
+        return _read_tree(_folder_tree(path), form, without)
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read_tree(_zip_tree(path, archive), size)
-    except zipfile.BadZipFile as error:
+        archive = zipfile.ZipFile(path)
+    except _DAMAGED as error:
         raise UserError(f"{path} is a damaged archive ({error}); download it again") from error
+    with archive:
+        return _read_tree(_zip_tree(path, archive), form, without)
 
 
 def stamp(folder: Path) -> str:
@@ -62,8 +68,10 @@ def stamp(folder: Path) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _read_tree(tree: _Tree, size: Size | None) -> Samples:
+def _read_tree(tree: _Tree, form: Form, without: Collection[str]) -> Samples:
     images = [parts for parts in tree.files if PurePosixPath(parts[-1]).suffix.casefold() in SUFFIXES]
+    if without:
+        images = [parts for parts in images if f"{tree.root}/{'/'.join(parts)}" not in without]
     if not images:
         tables = ["/".join(parts) for parts in tree.files if parts[-1].casefold().endswith(_TABLES)]
         hint = f"; pass {tables[0]} itself" if tables else "; expected one folder of images per class"
@@ -71,19 +79,23 @@ def _read_tree(tree: _Tree, size: Size | None) -> Samples:
     depth = _wrapper_depth(images)
     class_of, split_of = zip(*(_place(tree.root, parts, depth) for parts in images), strict=True)
     _refuse_empty_classes(tree, depth, {parts[:-1] for parts in images})
-    classes = tuple(dict.fromkeys(class_of))
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(class_of))}
+    classes = tuple(number_of)
+    if len(classes) > MAX_CLASSES:
+        raise UserError(f"{tree.root}: {len(classes):,} class folders, expected at most {MAX_CLASSES:,}")
     if len(classes) < 2:
         raise UserError(
             f"{tree.root}: only one class folder, {classes[0]!r}; expected one folder of images per class, "
             "alone or inside train/ and test/"
         )
     pixels, notes = decode_all(
-        len(images), lambda i: tree.read(images[i]), lambda i: f"{tree.root}/{'/'.join(images[i])}", size
+        len(images), lambda i: tree.read(images[i]), lambda i: f"{tree.root}/{'/'.join(images[i])}", form
     )
     if num_others := len(tree.files) - len(images):
         notes = (*notes, f"{num_others:,} files left out that are no images")
-    labels = np.array([classes.index(name) for name in class_of], np.int16)
-    return Samples(pixels, labels, classes, _test_halves(images, np.array(split_of, np.int8)), notes=notes)
+    labels = np.array([number_of[name] for name in class_of], np.int16)
+    splits = _test_halves(images, np.array(split_of, np.int8))
+    return Samples(pixels, labels, classes, splits, notes=notes, people=people_of([parts[-1] for parts in images]))
 
 
 def _wrapper_depth(images: list[Parts]) -> int:
@@ -104,7 +116,8 @@ def _place(root: Path, parts: Parts, depth: int) -> tuple[str, int]:
     if split is None and len(inner) != 2:
         raise UserError(
             f"{root}/{'/'.join(parts)} is not in a class folder; expected <class>/<image> "
-            "or <split>/<class>/<image>, with a split of train, val or test"
+            "or <split>/<class>/<image>, with a split of train, val or test. Sheets of many faces are cut first: "
+            "python -m fer_ray.synthesize sheets"
         )
     return canonical(inner[-2]), split or 0
 
@@ -132,15 +145,7 @@ def _folder_tree(root: Path) -> _Tree:
     files = sorted(parts for parts, is_file in found if is_file)
     folders = sorted(parts for parts, is_file in found if not is_file)
 
-    def read_file(parts: Parts) -> bytes:
-        file_path = f"{root}/{'/'.join(parts)}"
-        try:
-            with open(file_path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise UserError(f"cannot read {file_path}: {error.strerror}") from error
-
-    return _Tree(root, files, folders, read_file)
+    return _Tree(root, files, folders, lambda parts: read_file(f"{root}/{'/'.join(parts)}"))
 
 
 def _walk(folder: Path, above: Parts = ()) -> Iterator[tuple[os.DirEntry[str], Parts]]:
@@ -167,9 +172,18 @@ def _zip_tree(path: Path, archive: zipfile.ZipFile) -> _Tree:
         parts = tuple(part for part in member.filename.split("/") if part)
         if not parts or _is_hidden(parts):
             continue
-        if member.file_size > MAX_FILE_BYTES:
+        if len(parts) > _MAX_DEPTH:
             raise UserError(
-                f"{path}/{member.filename} declares {member.file_size:,} bytes, more than {MAX_FILE_BYTES:,}; "
+                f"{path}/{'/'.join(parts[:2])}/... lies too deep; expected <class>/<image> or <split>/<class>/<image>"
+            )
+        if member.compress_type not in _METHODS:
+            raise UserError(
+                f"{path}/{member.filename} is packed by a method other than Deflate; unpack the archive and pass the "
+                "folder"
+            )
+        if (declared := max(member.file_size, member.compress_size)) > MAX_FILE_BYTES:
+            raise UserError(
+                f"{path}/{member.filename} declares {declared:,} bytes, more than {MAX_FILE_BYTES:,}; "
                 "unpack the archive and pass the folder if that is right"
             )
         folders.update(parts[:end] for end in range(1, len(parts)))
@@ -181,7 +195,7 @@ def _zip_tree(path: Path, archive: zipfile.ZipFile) -> _Tree:
     def read_member(parts: Parts) -> bytes:
         try:
             return archive.read(members[parts])
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise UserError(f"{path}/{'/'.join(parts)} cannot be unpacked ({error}); download it again") from error
 
     return _Tree(path, sorted(members), sorted(folders), read_member)

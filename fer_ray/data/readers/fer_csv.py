@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_ray.data.readers.images import Size, to_shape
+from fer_ray.data.readers.images import Form, to_form
 from fer_ray.data.readers.samples import SPLITS, Samples, split_index
 from fer_ray.errors import UserError
 from fer_ray.labels import FER2013
@@ -33,8 +33,8 @@ def has_header(start: bytes) -> bool:
     return {"emotion", "pixels"} <= set(_header(start))
 
 
-def read(path: Path, size: Size | None) -> Samples:
-    """Reads the CSV; `size` None keeps 48x48. Raises UserError naming file and row (the header is row 1)."""
+def read(path: Path, form: Form) -> Samples:
+    """Reads the CSV, whose faces are 48x48x1. Raises UserError naming file and row (the header is row 1)."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         first_row = text.find(b"\n") + 1 or len(text)
         header = _header(text[:first_row])
@@ -46,8 +46,8 @@ def read(path: Path, size: Size | None) -> Samples:
     if not sum(len(part[0]) for part in parts):
         raise UserError(f"{path} has a header but no rows")
     pixels, emotions, splits = (np.concatenate(part) for part in zip(*parts, strict=True))
-    faces = pixels.reshape(-1, SIDE, SIDE, 1)
-    return Samples(faces if size is None else to_shape(faces, (*size, 1)), emotions, FER2013, splits)
+    faces, notes = to_form(pixels.reshape(-1, SIDE, SIDE, 1), form)
+    return Samples(faces, emotions, FER2013, splits, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,6 @@ def _read_row(line: str, row: int, layout: _Layout) -> tuple[np.ndarray, int, in
     if len(numbers) != _NUM_PIXELS:
         raise UserError(f"{where}: {len(numbers):,} pixels, expected {_NUM_PIXELS:,} ({SIDE}x{SIDE})")
     for place, number in enumerate(numbers, 1):
-        if not (number.isascii() and number.isdigit() and int(number) <= 255):
+        if not (number.isascii() and number.isdigit() and len(number) < 10 and int(number) <= 255):
             raise UserError(f"{where}: pixel {place:,} is {number[:40]!r}, expected a whole number from 0 to 255")
     return np.array([int(number) for number in numbers], np.uint8), int(emotion), split

@@ -7,6 +7,9 @@ import numpy as np
 SPLITS = ("train", "validation", "public", "private", "test")
 """Names of splits; arrays hold indices into this tuple. Public and private are the two test halves of FER2013."""
 
+UNLABELLED = -1
+"""Label of a sample without a class."""
+
 _SPLIT_ALIASES = {
     "training": "train",
     "val": "validation",
@@ -34,10 +37,12 @@ class Samples:
 
     Attributes:
         images: uint8 [n, H, W, C], C 1 (grey) or 3 (RGB), all of one size.
-        labels: int16 [n], index into `classes`.
+        labels: int16 [n], index into `classes`, or UNLABELLED where annotators found no majority.
         classes: canonical names, in any order.
         splits: int8 [n], index into SPLITS.
-        valence, arousal: float32 [n] in [-1, 1], or None where the source has none.
+        valence, arousal: float32 [n] in [-1, 1], NaN where a sample has none, or None where the source has none.
+        votes: uint8 [n, len(classes) + 2], annotators for each class, for "unknown" and for "no face"; or None.
+        people: int32 [n], equal for faces of one person, or None where nothing tells.
         notes: what was changed or left out on the way, to be said aloud.
     """
 
@@ -47,4 +52,6 @@ class Samples:
     splits: np.ndarray
     valence: np.ndarray | None = None
     arousal: np.ndarray | None = None
+    votes: np.ndarray | None = None
+    people: np.ndarray | None = None
     notes: tuple[str, ...] = ()

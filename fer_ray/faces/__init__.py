@@ -1,0 +1,1 @@
+"""Finding, aligning and judging faces: the same code for data sets, sheets and, later, prediction."""
