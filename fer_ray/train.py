@@ -119,7 +119,8 @@ def summary(row: dict[str, Any]) -> str:
     parts = [f"validation {_scores(row, 'validation')} on {row['validation_name']}"]
     parts += [f"{name.replace('_', ' ')} {_scores(row, name)} on {row[f'{name}_name']}" for name in ("test", *others)]
     epoch = f"epoch {row['chosen_epoch']} of {row['epochs_run']}"
-    return f"{row['id']}: {epoch}; {'; '.join(parts)}; {row['wall_seconds']:.0f} s"
+    memory = f", at most {row['peak_memory_mb']:,.0f} MB" if row.get("peak_memory_mb") else ""
+    return f"{row['id']}: {epoch}; {'; '.join(parts)}; {row['wall_seconds']:.0f} s{memory}"
 
 
 def _scores(row: dict[str, Any], split: str) -> str:
