@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import timm
@@ -70,7 +71,7 @@ def last_side(backbone: nn.Module, image_size: int) -> int:
 
 def test_the_zoo_holds_the_seven_networks_of_the_ratio_study_and_those_of_the_other_systems() -> None:
     assert list(zoo.RATIO_STUDY) == list(PRINTED_MILLIONS)
-    assert set(zoo.ZOO) == {*PUBLISHED, "VGG19-BN", "FourBlockCNN", "ResEmoteNet"}
+    assert set(zoo.ZOO) == {*PUBLISHED, "VGG19-BN", "FourBlockCNN", "ResNet9", "ResEmoteNet"}
 
 
 LARGE = ("ResNet34", "ResNet50", "EfficientNetV2-S", "DenseNet121", "VGG19-BN", "ResEmoteNet")
@@ -99,6 +100,12 @@ def test_a_network_of_the_zoo_starts_at_chance_and_learns(name: str) -> None:
         ("VGG19-BN", 143_678_248 - (25_088 * 4096 + 4096) - (4096 * 4096 + 4096) - 4_097_000 + 7 * 513),
         # 3 x 3 kernels without biases, and two values a norm.
         ("FourBlockCNN", 9 * (3 * 32 + 32 * 64 + 64 * 128 + 128 * 256) + 2 * (32 + 64 + 128 + 256) + 7 * 257),
+        (
+            "ResNet9",
+            9 * (3 * 32 + sum(before * after + 2 * after * after for before, after in pairwise((32, 64, 128, 256))))
+            + 2 * (32 + 3 * (64 + 128 + 256))
+            + 7 * 257,
+        ),
         ("ResEmoteNet", 80_238_599),  # arXiv:2409.10545 prints 80.24 M
     ],
 )
