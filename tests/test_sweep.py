@@ -195,6 +195,7 @@ def test_the_smoke_space_goes_from_nothing_to_tables_and_a_dashboard(tmp_path: P
         "epochs.parquet",
         "tables",
         "dashboard.html",
+        "leakage.parquet",
     }
     assert len(pd.read_parquet(root / "trials.parquet")) == 2
     assert "Traceback" not in done.stderr + done.stdout
