@@ -1,6 +1,6 @@
 """Muon: momentum whose direction is made orthogonal, for the filters of convolutions that a norm follows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         """One update from the gradients."""
         for group in self.param_groups:
             for p in group["params"]:
