@@ -8,6 +8,7 @@ import numpy as np
 
 from fer_ray import cli
 from fer_ray.bench import timing
+from fer_ray.errors import UserError
 
 
 def parser() -> cli.Parser:
@@ -28,12 +29,15 @@ def command(arguments: Sequence[str]) -> int:
     options = parser().parse(arguments)
     from PIL import Image
 
+    from fer_ray.data.readers.images import SUFFIXES
     from fer_ray.faces.detect import detect
     from fer_ray.faces.quality import Limits
     from fer_ray.synthesis import sheets
 
     grid, size = sheets.Grid(), 128
-    paths = [sheet.path for sheet in sheets.find(options.folder, "folder", grid)]
+    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.casefold() in SUFFIXES)
+    if not paths:
+        raise UserError(f"{options.folder} holds no images; expected sheets of 6x6 faces")
     # One label for all cells, so that both arms look at every one of them.
     found = [sheets.Sheet(path, path.name, ("happy",) * (grid.rows * grid.cols)) for path in paths]
 

@@ -98,14 +98,14 @@ def decode_all(
             return _decode_alike(count, read, name_of, form), ()
         except _Mixed:
             pass  # now every header is read first
-    headers = _in_threads("reading sizes", count, lambda i: _checked(_read_header, name_of(i), read(i)))
+    headers = _in_threads("reading sizes", count, lambda i: _checked(_read_header, name_of, i, read(i)))
     sizes = Counter(header.size for header in headers)
     shape = form.shape or (*_native_size(sizes, form.align), max(header.channels for header in headers))
     stack = _Stack((count, *shape), is_native=form.shape is None)
     faceless = []
 
     def fill(i: int) -> None:
-        pixels = _checked(_pixels, name_of(i), read(i), headers[i])
+        pixels = _checked(_pixels, name_of, i, read(i), headers[i])
         if form.align:
             pixels, is_found = _aligned(pixels, shape)
             if not is_found:
@@ -145,7 +145,11 @@ def read_file(path: str, most: int = MAX_FILE_BYTES) -> bytes:
 
 def decode_one(data: bytes, name: str) -> np.ndarray:
     """One encoded image as uint8 [H, W, 1 or 3], upright. Raises UserError that calls it `name`."""
-    return _checked(_pixels, name, data, _checked(_read_header, name, data))
+
+    def name_of(_: int) -> str:
+        return name
+
+    return _checked(_pixels, name_of, 0, data, _checked(_read_header, name_of, 0, data))
 
 
 def to_form(images: np.ndarray, form: Form) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -203,17 +207,17 @@ class _Stack:
 
 def _decode_alike(count: int, read: Callable[[int], bytes], name_of: Callable[[int], str], form: Form) -> np.ndarray:
     """Images that all have the first one's size and channels, in one pass. Raises _Mixed if they do not."""
-    first = _checked(_read_header, name_of(0), read(0))
+    first = _checked(_read_header, name_of, 0, read(0))
     if max(first.size) > MAX_SIDE or form.shape not in (None, (*first.size, first.channels)):
         raise _Mixed
     stack = _Stack((count, *first.size, first.channels), is_native=form.shape is None)
 
     def fill(i: int) -> None:
         data = read(i)
-        header = _checked(_read_header, name_of(i), data)
+        header = _checked(_read_header, name_of, i, data)
         if header != first:
             raise _Mixed
-        stack[i] = _checked(_pixels, name_of(i), data, header)
+        stack[i] = _checked(_pixels, name_of, i, data, header)
 
     _in_threads("decoding", count, fill)
     return stack.array()
@@ -269,13 +273,13 @@ class _Header(NamedTuple):
     is_plain_jpeg: bool
 
 
-def _checked(decode: Callable, name: str, data: bytes, *more):
-    """decode(data, *more), with what goes wrong told as the fault of the image called `name`."""
+def _checked(decode: Callable, name_of: Callable[[int], str], i: int, data: bytes, *more):
+    """decode(data, *more), with what goes wrong told as image i's fault; its name is not made before."""
     try:
         return decode(data, *more)
     except _BROKEN as error:
         reason = "it is empty" if not data else _OBJECT_ADDRESS.sub("", str(error)) or "memory ran out"
-        raise UserError(f"{name}: not a usable image ({reason}); replace or remove it") from error
+        raise UserError(f"{name_of(i)}: not a usable image ({reason}); replace or remove it") from error
 
 
 def _read_header(data: bytes) -> _Header:
