@@ -122,15 +122,18 @@ def find(parts: Mapping[str, tuple[Dataset, np.ndarray]]) -> Leaks:
 
 
 def report_lines(leaks: Leaks) -> list[str]:
-    """For the terminal: a line per two parts that share pictures."""
+    """For the terminal: a line per two parts that share pictures, with the pair that is least alike."""
     lines = []
     for (first, second), count in leaks.counts().items():
         if not count["pairs"]:
             continue
         exact, near = count["exact_second_images"], count["second_images"] - count["exact_second_images"]
+        rows = np.flatnonzero(leaks._between(first, second))
+        pair = rows[np.argmin(leaks.similarity[rows])]
         lines.append(
             f"{first} / {second}: {count['second_images']:,} of {leaks.sizes[second]:,} {second} images are copies of "
-            f"{count['first_images']:,} {first} images ({exact:,} exact, {near:,} near-duplicates)"
+            f"{count['first_images']:,} {first} images ({exact:,} exact, {near:,} near-duplicates), "
+            f"e.g. {leaks.second[pair].decode()} of {leaks.first[pair].decode()}"
         )
     if not lines and leaks.sizes:
         return [f"no picture is in two of {', '.join(leaks.sizes)}"]
