@@ -13,7 +13,7 @@ def command(arguments: Sequence[str]) -> int:
         "sweep's files and may be repeated at any time.",
         "python -m fer_ray.analysis results/ratios --rows data.real_fraction --cols model.name --metric accuracy",
     )
-    parser.add_argument("results", help="folder of a sweep, the one that holds trials/")
+    parser.add_argument("results", help="folder of a sweep, the one that holds trials/, or s3://BUCKET/PREFIX/NAME")
     parser.add_argument("--rows", metavar="KEY", help="axis shown down (default: as the space says)")
     parser.add_argument("--cols", metavar="KEY", help="axis shown across (default: as the space says)")
     parser.add_argument(
@@ -22,12 +22,21 @@ def command(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     # Only now, so that --help and a typo answer at once.
     from fer_ray.analysis.report import write_report
+    from fer_ray.errors import UserError
+    from fer_ray.storage import open_storage
 
+    storage = open_storage(options.results)
+    storage.pull()
+    if storage.is_remote and not (storage.folder / "trials").is_dir():
+        raise UserError(f"{storage.location} holds no trials: no trial has ended yet, or the place is another")
     paths = write_report(
-        options.results, rows=options.rows, columns=options.cols, metric=options.metric, console=cli.stdout_console()
+        storage.folder, rows=options.rows, columns=options.cols, metric=options.metric, console=cli.stdout_console()
     )
+    storage.push(*(path.name for path in paths))
     for path in paths:
         print(path)
+    if storage.is_remote:
+        print(f"copied to {storage.location}")
     return 0
 
 

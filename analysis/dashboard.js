@@ -57,9 +57,13 @@ function gridTable(trace) {
 }
 
 function lineTable(data) {
+  // Several lines of one trace are parted by points without an x.
   const rows = data.flatMap((trace) => trace.x.map((x, place) => [
-    trace.name, trace.text ? trace.text[place] : `${trace.yaxis ?? "y"} at ${x}`, trace.y[place] ?? "–",
-  ]));
+    trace.name,
+    trace.type === "bar" ? trace.y[place] : trace.text ? trace.text[place] : `${trace.yaxis ?? "y"} at ${x}`,
+    trace.type === "bar" ? x ?? "–" : trace.y[place] ?? "–",
+    trace.type === "bar" || x !== null,
+  ]).filter((row) => row.pop()));
   return rowsToTable(["line", "point", "value"], rows);
 }
 

@@ -51,10 +51,10 @@ def curves(summary: pd.DataFrame, seeds: pd.DataFrame, *, rows: str, columns: st
                 "name": escape(value_text(name)),
                 "legendgroup": group,
                 "x": [places[plain(value)] + shift for value in line[columns]],
-                "y": _rounded(line["mean"]),
+                "y": rounded(line["mean"]),
                 "error_y": {
-                    "array": _rounded(line["high"] - line["mean"]),
-                    "arrayminus": _rounded(line["mean"] - line["low"]),
+                    "array": rounded(line["high"] - line["mean"]),
+                    "arrayminus": rounded(line["mean"] - line["low"]),
                     "symmetric": False,
                     "thickness": 1.2,
                     "width": 3,
@@ -74,7 +74,7 @@ def curves(summary: pd.DataFrame, seeds: pd.DataFrame, *, rows: str, columns: st
                     "legendgroup": group,
                     "showlegend": False,
                     "x": [places[plain(value)] + shift for value in dots[columns]],
-                    "y": _rounded(dots["value"]),
+                    "y": rounded(dots["value"]),
                     "marker": {"color": colour, "size": 5, "opacity": 0.45},
                     "text": [f"{escape(value_text(name))}, seed {seed}" for seed in dots["seed"]],
                     "hovertemplate": "%{text}: %{y:.3f}<extra></extra>",
@@ -102,7 +102,7 @@ def curves(summary: pd.DataFrame, seeds: pd.DataFrame, *, rows: str, columns: st
             {"xref": "paper", "x": 1, "xanchor": "right", "y": level, "yanchor": "bottom", "showarrow": False}
             | {"text": f"chance {number(level)}", "font": {"size": 11}}
         ]
-    return _figure(traces, layout)
+    return finished_figure(traces, layout)
 
 
 def heat_map(summary: pd.DataFrame, *, rows: str, columns: str, metric: str) -> go.Figure:
@@ -114,7 +114,7 @@ def heat_map(summary: pd.DataFrame, *, rows: str, columns: str, metric: str) -> 
         "type": "heatmap",
         "x": [escape(value_text(level)) for level in levels],
         "y": [escape(value_text(name)) for name in names],
-        "z": [_rounded([cell["mean"] for cell in line]) for line in table],
+        "z": [rounded([cell["mean"] for cell in line]) for line in table],
         "text": [[number(c["mean"]) + (CHANCE_MARK if c["reaches_chance"] else "") for c in line] for line in table],
         "customdata": [
             [f"[{number(c['low'])}, {number(c['high'])}], seeds: {c['num_seeds']}" for c in line] for line in table
@@ -128,7 +128,7 @@ def heat_map(summary: pd.DataFrame, *, rows: str, columns: str, metric: str) -> 
         "xgap": 2,
         "ygap": 2,
     }
-    return _figure([trace], _grid_layout(axis_label(columns), axis_label(rows), len(names)))
+    return finished_figure([trace], grid_layout(axis_label(columns), axis_label(rows), len(names)))
 
 
 def learning_curves(epochs: pd.DataFrame, chosen_epoch: float | None) -> go.Figure:
@@ -151,7 +151,7 @@ def learning_curves(epochs: pd.DataFrame, chosen_epoch: float | None) -> go.Figu
                     "legendgroup": name,
                     "showlegend": panel == 0,
                     "x": epochs["epoch"].tolist(),
-                    "y": _rounded(epochs[f"{split}_{quantity}"]),
+                    "y": rounded(epochs[f"{split}_{quantity}"]),
                     "xaxis": f"x{axis}",
                     "yaxis": f"y{axis}",
                     "line": {"color": colour, "dash": dash, "width": 2},
@@ -166,14 +166,14 @@ def learning_curves(epochs: pd.DataFrame, chosen_epoch: float | None) -> go.Figu
                 "legendgroup": "chosen",
                 "showlegend": panel == 0,
                 "x": chosen["epoch"].tolist(),
-                "y": _rounded(chosen[f"validation_{quantity}"]),
+                "y": rounded(chosen[f"validation_{quantity}"]),
                 "xaxis": f"x{axis}",
                 "yaxis": f"y{axis}",
                 "marker": {"symbol": "circle-open", "size": 12, "color": PALETTE[0], "line": {"width": 2}},
                 "hovertemplate": "chosen epoch %{x}: %{y:.3f}<extra></extra>",
             }
         )
-    return _figure(traces, layout)
+    return finished_figure(traces, layout)
 
 
 def confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], *, shares: bool) -> go.Figure:
@@ -189,7 +189,7 @@ def confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], *, shares: 
         "type": "heatmap",
         "x": names,
         "y": names,
-        "z": [_rounded(line) for line in share],
+        "z": [rounded(line) for line in share],
         "text": percent if shares else [[f"{count}" for count in line] for line in counts],
         "customdata": [
             [f"{count} of {total} ({100 * count / total:.1f} %)" if total else "no image" for count in line]
@@ -205,7 +205,7 @@ def confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], *, shares: 
         "xgap": 2,
         "ygap": 2,
     }
-    return _figure([trace], _grid_layout("predicted", "true", len(classes), row_height=52) | {"width": 640})
+    return finished_figure([trace], grid_layout("predicted", "true", len(classes), row_height=52) | {"width": 640})
 
 
 def class_f1(trials: pd.DataFrame, *, rows: str, row_values: Sequence[Any], classes: Sequence[str]) -> go.Figure:
@@ -216,7 +216,7 @@ def class_f1(trials: pd.DataFrame, *, rows: str, row_values: Sequence[Any], clas
         "type": "heatmap",
         "x": [f"{escape(c)}<br>n = {s:,.0f}" for c, s in zip(classes, supports, strict=True)],
         "y": [escape(value_text(name)) for name in row_values],
-        "z": [_rounded(line) for line in means],
+        "z": [rounded(line) for line in means],
         "text": [[number(value) for value in line] for line in means],
         "texttemplate": "%{text}",
         "textfont": {"size": 14},
@@ -228,10 +228,11 @@ def class_f1(trials: pd.DataFrame, *, rows: str, row_values: Sequence[Any], clas
         "xgap": 2,
         "ygap": 2,
     }
-    return _figure([trace], _grid_layout("class, with its test images", axis_label(rows), len(row_values)))
+    return finished_figure([trace], grid_layout("class, with its test images", axis_label(rows), len(row_values)))
 
 
-def _figure(traces: list[Any], layout: dict[str, Any]) -> go.Figure:
+def finished_figure(traces: list[Any], layout: dict[str, Any]) -> go.Figure:
+    """The figure of these traces in the look that all figures share; every axis of `layout` has a title."""
     common = {
         "template": {},
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13},
@@ -249,7 +250,8 @@ def _figure(traces: list[Any], layout: dict[str, Any]) -> go.Figure:
     return go.Figure(data=traces, layout=common | layout | axes)
 
 
-def _grid_layout(across: str, down: str, num_rows: int, row_height: int = 40) -> dict[str, Any]:
+def grid_layout(across: str, down: str, num_rows: int, row_height: int = 40) -> dict[str, Any]:
+    """The layout of a heat map with named rows and columns, the first row on top."""
     return {
         "xaxis": {"title": {"text": across}, "type": "category", "showgrid": False},
         "yaxis": {
@@ -271,7 +273,7 @@ def _places(levels: Sequence[Any]) -> list[float]:
     return [float(level) for level in levels]
 
 
-def _rounded(values: Any) -> list[float | None]:
+def rounded(values: Any) -> list[float | None]:
     """Four decimals are more than an eye reads, and a third of the page's size; NaN is null."""
     return [round(float(value), 4) if pd.notna(value) else None for value in values]
 

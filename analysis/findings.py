@@ -6,37 +6,44 @@ from typing import Any
 import pandas as pd
 
 from fer_ray.analysis import stats
-from fer_ray.analysis.load import Study, plain
+from fer_ray.analysis.load import VARIANT, Study, plain, status_text
 from fer_ray.analysis.stats import METRICS, Replicates
 from fer_ray.analysis.tables import MISSING, Entry, Table, axis_label, number, value_text
 
 SIGNIFICANCE = 0.05
 
 
+def compared(study: Study) -> str:
+    """The axis whose values are compared: that of an ablation's variants, else the columns."""
+    return VARIANT if len(study.axes.get(VARIANT, [])) > 1 else study.columns
+
+
 def headline(study: Study, replicates: Replicates, metric: str) -> list[str]:
-    """Sentences: the mean difference between the ends of the column axis, where it has ends, and the best cell."""
+    """Sentences: the mean difference between the ends of the compared axis, where it has ends, and the best cell."""
     return [*_ends(study, replicates, metric), _best(study, stats.summarize(study, replicates, metric), metric)]
 
 
 def baseline(study: Study) -> Any:
-    """The column value that others are compared with: the largest number (all faces real), else the first value."""
-    levels = study.axes[study.columns]
+    """What others are compared with: the largest number (all faces real), else the first value (the full recipe)."""
+    levels = study.axes[compared(study)]
     return max(levels) if _numeric(levels) else levels[0]
 
 
 def difference_table(study: Study, replicates: Replicates, metric: str, differences: pd.DataFrame) -> Table:
-    """Every column value against the baseline, paired, a row per cell of the other axes and their mean below.
+    """Every value of the compared axis against the baseline, paired, for each cell of the other axes and their mean.
 
-    `differences` is `stats.differences` of the column axis against `baseline(study)`.
+    Columns are compared across, variants down. `differences` is `stats.differences` of the compared axis against
+    `baseline(study)`.
     """
-    base, others = baseline(study), [key for key in study.axes if key != study.columns]
-    levels = [level for level in study.axes[study.columns] if level != base]
+    base, axis = baseline(study), compared(study)
+    others = [key for key in study.axes if key != axis]
+    levels = [level for level in study.axes[axis] if level != base]
     names, entries = [], []
     for values, rows in differences.groupby(others, sort=False, dropna=False):
-        found = {plain(row[study.columns]): row for _, row in rows.iterrows()}
+        found = {plain(row[axis]): row for _, row in rows.iterrows()}
         names.append(", ".join(value_text(plain(value)) for value in values))
         entries.append([_entry(found.get(level)) for level in levels])
-    effects = {level: stats.effect(study, replicates, metric, study.columns, level, base) for level in levels}
+    effects = {level: stats.effect(study, replicates, metric, axis, level, base) for level in levels}
     known = {level: effect for level, effect in effects.items() if effect is not None}
     columns = [field.name for field in fields(stats.Effect)]
     means = pd.DataFrame([vars(effect) for effect in known.values()], list(known), columns)
@@ -44,15 +51,19 @@ def difference_table(study: Study, replicates: Replicates, metric: str, differen
     if len(names) > 1:
         names.append("mean")
         entries.append([_entry(means.loc[level] if level in means.index else None) for level in levels])
+    corner, level_names = (", ".join(map(axis_label, others)), axis_label(axis)), [value_text(v) for v in levels]
+    if axis != study.columns:
+        corner, names, level_names = (corner[1], corner[0]), level_names, names
+        entries = [list(line) for line in zip(*entries, strict=True)]
     return Table(
-        f"{METRICS[metric]} less that at {axis_label(study.columns)} {value_text(base)}",
+        f"{METRICS[metric]} less that at {axis_label(axis)} {value_text(base)}",
         f"Paired by test image and seed, ± half the width of the 95 % interval; * Holm-corrected p below "
         f"{number(SIGNIFICANCE)[:-1]}, over {len(differences)} differences, and over {len(means)} for the mean "
         f"(normal distribution, bootstrap standard error{_over(study)}).",
-        [],
-        (", ".join(map(axis_label, others)), axis_label(study.columns)),
+        [f"Trials: {status_text(study.sweep)}."],
+        corner,
         names,
-        [value_text(level) for level in levels],
+        level_names,
         entries,
     )
 
@@ -70,14 +81,14 @@ def _entry(row: pd.Series | None) -> Entry:
 
 
 def _ends(study: Study, replicates: Replicates, metric: str) -> list[str]:
-    levels = study.axes[study.columns]
+    levels = study.axes[compared(study)]
     if len(levels) < 2 or not (_numeric(levels) or len(levels) == 2):
         return []
     low, high = (min(levels), max(levels)) if _numeric(levels) else levels
-    found = stats.effect(study, replicates, metric, study.columns, high, low)
+    found = stats.effect(study, replicates, metric, compared(study), high, low)
     if found is None:
         return []
-    axis, name = axis_label(study.columns), METRICS[metric]
+    axis, name = axis_label(compared(study)), METRICS[metric]
     over = f", mean over {_what(study, found.num_pairs)}" if found.num_pairs > 1 else ""
     if found.low <= 0 <= found.high:
         interval = f"95 % interval {number(found.low, signed=True)} to {number(found.high, signed=True)}"
@@ -106,7 +117,7 @@ def _best(study: Study, summary: pd.DataFrame, metric: str) -> str:
 
 
 def _what(study: Study, num_pairs: int) -> str:
-    others = [key for key in study.axes if key != study.columns]
+    others = [key for key in study.axes if key != compared(study)]
     return (
         f"{num_pairs} {axis_label(others[0]).removesuffix('s')}s" if len(others) == 1 else f"{num_pairs} pairs of cells"
     )

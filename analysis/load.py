@@ -16,6 +16,8 @@ from fer_ray.errors import UserError, nearest
 
 SEED = "training.seed"
 FOLD = "data.fold"
+VARIANT = "variant"
+"""The axis of an ablation: settings of more than one key, by name; the first is what the others are compared with."""
 REPLICATE = "replicate"
 """Column that tells the trials of a cell apart: the seed, and in a cross-validation the fold."""
 
@@ -78,9 +80,9 @@ class Study:
         keys = [SEED, FOLD] if FOLD in self.trials else [SEED]
         return _group(self.trials.sort_values(keys, kind="stable"), self.axes)
 
-    def failed_members(self) -> dict[Cell, list[int]]:
-        """The numbers of a cell's trials that did not finish, as rows of `sweep.trials`."""
-        return _group(self.sweep.trials[self.sweep.trials["status"] != results.FINISHED], self.axes)
+    def members_with(self, status: str) -> dict[Cell, list[int]]:
+        """The numbers of a cell's trials that failed or were stopped, as rows of `sweep.trials`."""
+        return _group(self.sweep.trials[self.sweep.trials["status"] == status], self.axes)
 
 
 def read_study(root: str | Path, *, rows: str | None = None, columns: str | None = None) -> Study:
@@ -136,6 +138,16 @@ def _check_one_trial_per_seed(finished: pd.DataFrame, keys: list[str], root: Pat
                 "move one of the two folders out of trials/"
             )
         first[cell] = trial_id
+
+
+def status_text(sweep: results.Sweep) -> str:
+    """How many trials ended how, each state named; missing ones are told where the sweep says how many it wanted."""
+    counts = sweep.trials["status"].value_counts()
+    texts = [f"{counts.get(state, 0)} {state}" for state in (results.FINISHED, results.FAILED, results.STOPPED)]
+    planned = sweep.info.get("planned")
+    if planned is not None:
+        texts.append(f"{max(0, planned - len(sweep.trials))} missing of {planned}")
+    return ", ".join(texts)
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fer_ray import results
 from fer_ray.analysis import stats, tables
-from fer_ray.analysis.findings import baseline, difference_table, headline
+from fer_ray.analysis.findings import baseline, compared, difference_table, headline
 from fer_ray.analysis.load import OTHER_TESTS, Study, other_tests, read_study
 from fer_ray.analysis.tables import Table
 from fer_ray.errors import UserError, nearest
@@ -26,20 +26,28 @@ def write_report(
 ) -> list[Path]:
     """Prints the tables of a results folder and writes trials.parquet, epochs.parquet, tables/ and dashboard.html.
 
-    `rows` and `columns` are axes of the space, by default those it states. `metric` is a key of `stats.METRICS`, by
-    default the space's: the one of the headline, of the table of differences and of the dashboard's first view.
-    Everything is overwritten, and depends on nothing but the trials. Returns the four paths, the dashboard last.
+    Of a search, see `search_report.write_search_report`; the rest is of a factorial sweep. `rows` and `columns` are
+    axes of the space, by default those it states. `metric` is a key of `stats.METRICS`, by default the space's: the
+    one of the headline, of the table of differences and of the dashboard's first view. Everything is overwritten, and
+    depends on nothing but the trials. Returns the four paths, the dashboard last.
 
     Raises UserError when the folder has no finished trial, is damaged or cannot be written, or when an axis or metric
     is unknown.
     """
+    if _is_search(Path(root)):
+        given = {"--rows": rows, "--cols": columns, "--metric": metric}
+        for flag in (flag for flag, value in given.items() if value is not None):
+            raise UserError(f"{flag}: {root} holds a search, which has no axes and ranks by its own objective")
+        from fer_ray.analysis.search_report import write_search_report
+
+        return write_search_report(root, console)
     study = read_study(root, rows=rows, columns=columns)
     metric = _metric(study, metric)
     replicates = stats.bootstrap(study)
     numbers = {name: stats.summarize(study, replicates, name) for name in stats.METRICS}
     built = {name: tables.build(study, numbers[name], name) for name in tables.TABLE_METRICS}
-    if len(study.axes[study.columns]) > 1:
-        differences = stats.differences(study, replicates, metric, study.columns, baseline(study))
+    if len(study.axes[compared(study)]) > 1:
+        differences = stats.differences(study, replicates, metric, compared(study), baseline(study))
         if len(differences):
             built["differences"] = [difference_table(study, replicates, metric, differences)]
             numbers["differences"] = differences
@@ -66,6 +74,11 @@ def write_report(
     except OSError as error:
         raise UserError(f"cannot write the report to {folder}: {error.strerror or error}") from error
     return [folder / name for name in ("trials.parquet", "epochs.parquet", "tables", "dashboard.html")]
+
+
+def _is_search(root: Path) -> bool:
+    path = root / "sweep.json"
+    return path.exists() and results.read_json(path).get("kind") == "search"
 
 
 def _where(study: Study, test: str) -> str:

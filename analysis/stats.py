@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import ndtr
 
-from fer_ray import metrics
+from fer_ray import metrics, results
 from fer_ray.analysis.load import REPLICATE, Cell, Predictions, Study
 
 METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_recall": "Macro recall", "auroc": "AUROC"}
@@ -91,10 +91,11 @@ def image_weights(num_images: int, test_set: int) -> Floats:
 def summarize(study: Study, replicates: Replicates, metric: str) -> pd.DataFrame:
     """A row per cell of the axes, in their order.
 
-    Columns: the axes, `mean`, `low`, `high` (95 % interval), `num_seeds`, `num_failed`, `chance`, `reaches_chance`
-    (the interval's lower end is not above chance). A cell without a finished trial has NaN and num_seeds 0.
+    Columns: the axes, `mean`, `low`, `high` (95 % interval), `chance`, `reaches_chance` (the interval's lower end is
+    not above chance), `num_seeds`, `num_failed`, `num_stopped`. A cell without a finished trial has NaN and
+    num_seeds 0.
     """
-    members, failed = study.members(), study.failed_members()
+    members, failed, stopped = study.members(), *map(study.members_with, (results.FAILED, results.STOPPED))
     records = []
     for cell in study.all_cells():
         trials = members.get(cell, [])
@@ -103,8 +104,8 @@ def summarize(study: Study, replicates: Replicates, metric: str) -> pd.DataFrame
             mean, low, high = _interval(_mean(replicates.values[metric][trials], "seeds"))
             chance = replicates.chance[metric][trials].mean()
             record = {"mean": mean, "low": low, "high": high, "chance": chance, "reaches_chance": bool(low <= chance)}
-        counts = {"num_seeds": len(trials), "num_failed": len(failed.get(cell, []))}
-        records.append({**dict(zip(study.axes, cell, strict=True)), **record, **counts})
+        counts = {"num_failed": len(failed.get(cell, [])), "num_stopped": len(stopped.get(cell, []))}
+        records.append({**dict(zip(study.axes, cell, strict=True)), **record, "num_seeds": len(trials), **counts})
     return pd.DataFrame(records)
 
 

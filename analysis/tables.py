@@ -15,7 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from fer_ray.analysis import stats
-from fer_ray.analysis.load import FOLD, SEED, Study, plain, where
+from fer_ray.analysis.load import FOLD, SEED, Study, plain, status_text, where
 
 TABLE_METRICS = ("accuracy", "macro_f1", "auroc")
 CHANCE_MARK = "°"
@@ -38,7 +38,7 @@ class Table:
         title: what the numbers are, and the values of the other axes where there are some.
         caption: what to know of this table alone: its chance level.
         notes: what to know of all tables of the study.
-        corner: names of the two axes, rows then columns.
+        corner: names of the two axes, rows then columns; "" for columns that are no axis but a fact each.
         row_names, column_names: the axes' values as text.
         entries: a list per row, an Entry per column.
     """
@@ -121,8 +121,7 @@ def notes(study: Study, summary: pd.DataFrame) -> list[str]:
             f"The runs of a cell are {seeds} by {folds} folds of a cross-validation. Folds share training images, so "
             "that runs are more alike than independent ones, and intervals somewhat too narrow."
         )
-    if failed := int(summary["num_failed"].sum()):
-        sentences.append(f"{_count(failed, 'trial')} failed.")
+    sentences.append(f"Trials: {status_text(study.sweep)}.")
     if empty := int((summary["num_seeds"] == 0).sum()):
         sentences.append(f"{MISSING} marks {_count(empty, 'cell')} without a finished trial.")
     for column, what in (("precision", "precisions"), ("test_name", "test sets"), ("data_digest", "data sets")):
@@ -154,7 +153,7 @@ def to_rich(table: Table) -> RichTable:
     """For the terminal, without the notes; the best of a column is bold and underlined."""
     rows, columns = table.corner
     result = RichTable(
-        title=escape_markup(f"{table.title}: {rows} down, {columns} across"),
+        title=escape_markup(f"{table.title}: {rows} down, {columns} across" if columns else table.title),
         caption=escape_markup(table.caption),
         box=box.SIMPLE_HEAD,
         title_justify="left",
@@ -166,10 +165,16 @@ def to_rich(table: Table) -> RichTable:
         show_edge=False,
     )
     cells = [[entry.text.replace(" ±", "±") for entry in entries] for entries in table.entries]
-    result.add_column(escape_markup(rows), overflow="fold", min_width=max(map(len, table.row_names)))
+    result.add_column(
+        escape_markup(rows),
+        overflow="fold",
+        min_width=max(map(len, [rows, *table.row_names] if not columns else table.row_names)),
+    )
     for name, column in zip(table.column_names, zip(*cells, strict=True), strict=True):
-        # A long name may fold; a number is never cut.
-        result.add_column(escape_markup(name), justify="right", overflow="fold", min_width=max(map(len, column)))
+        # A long name may fold, a sentence between its words; a number is never cut.
+        words = [] if columns else name.split()
+        width = max(map(len, [*column, *words]))
+        result.add_column(escape_markup(name), justify="right", overflow="fold", min_width=width)
     for name, entries, texts in zip(table.row_names, table.entries, cells, strict=True):
         texts = [f"[bold underline]{t}[/]" if entry.best else t for t, entry in zip(texts, entries, strict=True)]
         result.add_row(escape_markup(name), *texts)
@@ -202,8 +207,11 @@ def to_latex(table: Table) -> str:
         rf"\caption{{{_tex(table.title)}. {_tex(' '.join([table.caption, *table.notes]))}}}",
         rf"\begin{{tabular}}{{l{'r' * width}}}",
         r"\toprule",
-        rf" & \multicolumn{{{width}}}{{c}}{{{_tex(columns)}}} \\",
-        rf"\cmidrule(l){{2-{width + 1}}}",
+        *(
+            [rf" & \multicolumn{{{width}}}{{c}}{{{_tex(columns)}}} \\", rf"\cmidrule(l){{2-{width + 1}}}"]
+            if columns
+            else []
+        ),
         " & ".join(_tex(text) for text in (rows, *table.column_names)) + r" \\",
         r"\midrule",
     ]
@@ -223,7 +231,9 @@ def to_html(table: Table) -> str:
         + "</tr>"
         for name, entries in zip(table.row_names, table.entries, strict=True)
     )
-    over = f'<tr><td></td><th scope="colgroup" colspan="{len(table.column_names)}">{columns}</th></tr>'
+    over = (
+        f'<tr><td></td><th scope="colgroup" colspan="{len(table.column_names)}">{columns}</th></tr>' if columns else ""
+    )
     caption = f"<caption>{escape(table.title)} <small>{escape(table.caption)}</small></caption>"
     return (
         f'<table>{caption}<thead>{over}<tr><th scope="col">{rows}</th>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -270,7 +280,7 @@ def _distinct(trials: pd.DataFrame, column: str) -> str:
 
 
 def _corner(table: Table) -> str:
-    return "{} ↓  {} →".format(*table.corner)
+    return "{} ↓  {} →".format(*table.corner) if table.corner[1] else table.corner[0]
 
 
 def _row(texts: Sequence[str]) -> str:

@@ -165,6 +165,20 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def seconds(text: str) -> float:
+    """An argparse type: `2h30m`, `90m`, `45s` or plain seconds, above 0.
+
+    >>> seconds("2h30m"), seconds("45")
+    (9000.0, 45.0)
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().casefold())
+    hours, minutes, rest = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + rest
+    if total <= 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a time such as 2h30m, 90m or 45s")
+    return total
+
+
 def duration(seconds: float) -> str:
     """Seconds for people: `1 h 05 min`, `3 min 20 s` or `40 s`."""
     minutes, rest = divmod(int(seconds), 60)

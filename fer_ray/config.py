@@ -226,6 +226,9 @@ class RuntimeConfig(_Group):
     )
     layout: Literal["auto", "channels_last", "contiguous"] = Field("auto", description="memory layout of images")
     compile: bool = Field(False, description="torch.compile the network: slower to start, then faster on GPUs")
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="work that an interruption may cost beside the running epoch; 0: a checkpoint every epoch"
+    )
 
 
 class RunConfig(_Group):

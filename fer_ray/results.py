@@ -34,6 +34,8 @@ from fer_ray.errors import UserError
 
 FINISHED = "finished"
 FAILED = "failed"
+STOPPED = "stopped"
+"""Ended from outside before its last epoch, by a scheduler or a budget; its test split was not read."""
 
 COST_COLUMNS = (
     "train_seconds",

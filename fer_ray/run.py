@@ -4,7 +4,7 @@ import contextlib
 import platform
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,48 +14,53 @@ import pandas as pd
 
 from fer_ray import metrics, results
 from fer_ray.config import RunConfig
-from fer_ray.data.mixing import Mixture
 from fer_ray.data.store import Dataset
 from fer_ray.errors import UserError
 from fer_ray.experiment import Experiment, draw, open_experiment
+from fer_ray.run_data import gather, image_size, normalization
 
 if TYPE_CHECKING:
-    import torch
-
     from fer_ray.models.network import Network
     from fer_ray.training.loop import RunData
     from fer_ray.training.tasks import Answers
 
 
-def normalization(config: RunConfig) -> str:
-    """The input normalisation: as asked, or the one that suits the weights."""
-    if config.data.normalization != "auto":
-        return config.data.normalization
-    return "image" if config.model.weights == "none" else "imagenet"
-
-
-def image_size(config: RunConfig, real: Dataset) -> int:
-    """Side of the network's input in pixels."""
-    return real.images.shape[1] if config.data.image_size == "native" else config.data.image_size
+NOT_REPEATABLE = "# a member of a population: its settings changed on the way, see lineage in row.json"
 
 
 def execute(
     config: RunConfig,
     out: Path,
     *,
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
+    report: Callable[[dict[str, Any]], bool | None] = lambda row: None,
     experiment: Experiment | None = None,
+    weights_file: Path | None = None,
     is_resumable: bool = True,
     with_artifacts: bool = False,
     say: Callable[[str], None] = lambda note: None,
+    on_checkpoint: Callable[[Path], None] = lambda path: None,
+    tags: Mapping[str, Any] | None = None,
+    member: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """Runs a config and writes `out/trials/<id>/`; returns its row.
 
     A run that cannot go on (a loss that is not finite) is written with status "failed" and its error. One that is
-    stopped leaves checkpoints in `out/checkpoints/<id>/`, from which the same config goes on, unless `is_resumable` is
-    False; they go when the run ends. `with_artifacts` writes what `fer_ray.artifacts` lists beside the row. `say` is
-    told what happened on the way: weights that were loaded, a checkpoint that a run goes on from.
+    interrupted leaves checkpoints in `out/checkpoints/<id>/`, from which the same config goes on, unless
+    `is_resumable` is False; they go when the run ends. Where a GPU's memory does not hold a batch, it is cut in half,
+    with accumulated gradients, and the run goes on; the row counts it.
+
+    Args:
+        experiment: the opened data of the config.
+        weights_file: where the file of `model.weights` lies on this machine, if it is named as it is on another.
+        report: told of each epoch's row; True ends the run there, with status "stopped" and the test split unread.
+        with_artifacts: write what `fer_ray.artifacts` lists beside the row.
+        say: told what happened on the way: weights that were loaded, a checkpoint that a run goes on from.
+        on_checkpoint: told of each checkpoint, before its epoch is reported.
+        tags: further columns of the row, which say what the run is part of.
+        member: id of a run whose settings change on the way, as its config does not tell it, and the signature of the
+            checkpoints that it may go on from.
     """
+    import torch
     from safetensors.torch import save
 
     from fer_ray.models import zoo
@@ -70,36 +75,58 @@ def execute(
     mixture, num_train_images = draw(config, experiment)
     synthetic = experiment.synthetic if len(mixture.synthetic) else None
     size = image_size(config, real)
-    data = _run_data(config, experiment, mixture, num_train_images, runtime.device)
+    data = gather(config, experiment, mixture, num_train_images, runtime.device)
     classes = experiment.classes
     train_counts = np.bincount(data.labels[data.train][data.labels[data.train] >= 0], minlength=len(classes))
     task = tasks.build(config, classes, train_counts)
     num_parameters = 0
+    local = config if weights_file is None else config.replace({"model.weights": str(weights_file)})
 
     def build_network() -> "Network":
         nonlocal num_parameters
-        network = zoo.build(config.model, task.num_classes, task.num_affect, size)
+        network = zoo.build(local.model, task.num_classes, task.num_affect, size)
         num_parameters = sum(p.numel() for p in network.parameters())
         for line in network.load_report.lines() if network.load_report else []:
             say(f"{config.model.weights}: {line}")
         return network
 
-    signature = experiment.signature(config)
-    run_id = config.run_id(signature)
-    outcome, error = loop.Outcome(), None
+    signature = experiment.signature(local)
+    run_id, family = member or (config.run_id(signature), signature)
+    outcome, error, retries = loop.Outcome(), None, 0
     checkpoints = out / "checkpoints" / run_id if is_resumable else None
     epoch_rows: list[dict[str, Any]] = []
 
-    def on_epoch(row: dict[str, Any]) -> None:
+    def on_epoch(row: dict[str, Any]) -> bool | None:
         epoch_rows.append(row)
-        report(row)
+        return report(row)
 
-    try:
-        outcome = loop.fit(
-            config, build_network, task, data, runtime, on_epoch, checkpoints=checkpoints, signature=signature
-        )
-    except loop.TrainingFailed as failure:
-        error = str(failure)
+    fitted = config
+    while True:
+        try:
+            outcome = loop.fit(
+                fitted,
+                build_network,
+                task,
+                data,
+                runtime,
+                on_epoch,
+                checkpoints=checkpoints,
+                signature=family,
+                on_checkpoint=on_checkpoint,
+            )
+        except loop.TrainingFailed as failure:
+            error = str(failure)
+        except torch.OutOfMemoryError as failure:
+            if (halved := _halved(fitted)) is not None:
+                fitted, retries = halved, retries + 1
+                epoch_rows.clear()
+                machine.free_memory()
+                continue
+            error = f"the GPU's memory does not hold two images of a batch: {str(failure).splitlines()[0]}"
+        break
+    if retries:
+        parts_of_batch = fitted.optimizer.accumulation_steps
+        say(f"{run_id}: the GPU's memory was full; each batch was trained in {parts_of_batch} parts")
 
     # As executed: the same threads, device and precision give the same numbers again.
     repeated = config.replace(
@@ -112,12 +139,13 @@ def execute(
     row: dict[str, Any] = {
         "id": run_id,
         "signature": signature,
-        "status": results.FAILED if error else results.FINISHED,
+        "status": results.FAILED if error else results.STOPPED if outcome.is_stopped else results.FINISHED,
         "error": error,
         **repeated.flat(),
         "data.num_train_images": num_train_images,
         "data.image_size": size,
         "data.normalization": normalization(config),
+        **(tags or {}),
         "data_name": real.name,
         "data_digest": real.digest,
         "synthetic_name": synthetic.name if synthetic else None,
@@ -133,6 +161,7 @@ def execute(
         "images_seen": outcome.images_seen,
         "chosen_epoch": outcome.chosen_epoch or None,
         "test_reads": outcome.test_reads,
+        "out_of_memory_retries": retries,
         **_scores("validation", data, data.validation, outcome.validation, classes),
         **{
             key: value
@@ -165,15 +194,15 @@ def execute(
     folder = out / "trials" / run_id
     files: dict[str, bytes | str | Path] = {
         "config.json": repeated.model_dump_json(indent=1) + "\n",
-        "command.txt": repeat_command(folder) + "\n",
+        "command.txt": (NOT_REPEATABLE if member else repeat_command(folder)) + "\n",
     }
-    if outcome.weights:
+    if outcome.weights and not outcome.is_stopped:
         files["best.safetensors"] = save(
             {name: value.contiguous() for name, value in outcome.weights.items()},
             {"classes": ",".join(experiment.classes), "model": config.model.name, "id": run_id},
         )
     results.write_trial(folder, trial, files)
-    if checkpoints is not None:
+    if checkpoints is not None and not outcome.is_stopped:
         checkpoint.discard(checkpoints)
     for note in outcome.notes:
         say(note)
@@ -185,6 +214,14 @@ def execute(
         ).notes:
             say(note)
     return row
+
+
+def _halved(config: RunConfig) -> RunConfig | None:
+    """The config with each batch cut into twice as many parts; None where a part would be one image."""
+    parts = 2 * config.optimizer.accumulation_steps
+    if config.training.batch_size // parts < 2:
+        return None
+    return config.replace({"optimizer.accumulation_steps": parts})
 
 
 def repeat_command(folder: Path) -> str:
@@ -202,65 +239,6 @@ def _scores(
     if answers is not None and answers.affect is not None and valence is not None and arousal is not None:
         scores |= metrics.affect_metrics(np.stack([valence, arousal], axis=1), answers.affect)
     return {f"{split}_{name}": value for name, value in scores.items()}
-
-
-def _run_data(
-    config: RunConfig, experiment: Experiment, mixture: Mixture, num_nominal: int, device: "torch.device"
-) -> "RunData":
-    """Real, synthetic and other images one after the other, as far as the run needs them, and where its parts are."""
-    from fer_ray.data.batches import Batches
-    from fer_ray.training.loop import RunData
-
-    parts = experiment.parts(config)
-    tested = [test.dataset for test in parts.tests.values()]
-    trained = [experiment.synthetic] if experiment.synthetic and len(mixture.synthetic) else []
-    datasets = list({id(dataset): dataset for dataset in (experiment.real, *trained, *tested)}.values())
-    sizes = [len(dataset.images) for dataset in datasets]
-    start = {id(dataset): sum(sizes[:i]) for i, dataset in enumerate(datasets)}
-    train = [mixture.real, *(mixture.synthetic + start[id(dataset)] for dataset in trained)]
-    soft = None
-    if experiment.real.targets is not None:
-        soft = np.concatenate([_targets(dataset) for dataset in datasets])
-    valence, arousal = (_affect(datasets, name) for name in ("valence", "arousal"))
-    if config.task.name != "expression" and (valence is None or not np.isfinite(valence[mixture.real]).any()):
-        raise UserError(
-            f"task.name={config.task.name} needs faces with valence and arousal, and {experiment.real.name} has none; "
-            "give such data, or --task expression"
-        )
-    return RunData(
-        batches=Batches(
-            datasets,
-            size=image_size(config, experiment.real),
-            normalization=normalization(config),
-            channels=config.model.channels,
-            device=device,
-        ),
-        labels=np.concatenate([dataset.labels for dataset in datasets]).astype(np.int64),
-        train=np.concatenate(train),
-        validation=parts.validation,
-        tests={name: test.index + start[id(test.dataset)] for name, test in parts.tests.items()},
-        num_nominal=num_nominal,
-        soft=soft,
-        valence=valence,
-        arousal=arousal,
-    )
-
-
-def _affect(datasets: list[Dataset], name: str) -> np.ndarray | None:
-    """float32 [n]: valence or arousal of several data sets, NaN where one has none; None if none of them has any."""
-    values = [getattr(dataset, name) for dataset in datasets]
-    if all(value is None for value in values):
-        return None
-    missing = [np.full(len(dataset.images), np.nan, np.float32) for dataset in datasets]
-    return np.concatenate([found if value is None else value for value, found in zip(values, missing, strict=True)])
-
-
-def _targets(dataset: Dataset) -> np.ndarray:
-    """float32 [n, C]: a data set's own targets, or its labels as such; 0 for samples without a class."""
-    if dataset.targets is not None:
-        return dataset.targets
-    one_hot = np.eye(len(dataset.classes) + 1, len(dataset.classes), dtype=np.float32)
-    return one_hot[dataset.labels]
 
 
 def predictions_table(split: str, dataset: Dataset, index: np.ndarray, answers: "Answers | None") -> pd.DataFrame:
@@ -281,12 +259,14 @@ def predictions_table(split: str, dataset: Dataset, index: np.ndarray, answers: 
     return pd.DataFrame(columns)
 
 
-def write_failure(config: RunConfig, run_id: str, out: Path, error: str, detail: str) -> dict[str, Any]:
+def write_failure(
+    config: RunConfig, run_id: str, out: Path, error: str, detail: str, tags: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Writes the row of a run that ended with an error of the program or of its worker; returns it.
 
     `detail` goes to its `traceback.txt`. Where not even this can be written, the row is still returned.
     """
-    row = {"id": run_id, "status": results.FAILED, "error": error, **config.flat()}
+    row = {"id": run_id, "status": results.FAILED, "error": error, **(tags or {}), **config.flat()}
     empty = pd.DataFrame(columns=list(results.EPOCH_COLUMNS))
     folder = out / "trials" / run_id
     files: dict[str, bytes | str | Path] = {

@@ -102,7 +102,7 @@ def open_file(path: Path, config: RunConfig, classes: Sequence[str]) -> Trained:
     Raises UserError when the file is damaged or leaves a part of the network open.
     """
     from fer_ray.models import zoo
-    from fer_ray.run import normalization
+    from fer_ray.run_data import normalization
 
     if config.data.image_size == "native":
         raise UserError(f"{path} does not say the size of its images; give it with --image-size")

@@ -17,10 +17,14 @@ ROOMS: dict[str, set[str]] = {
     "phases": set(),
     "config": {"phases"},
     "recipes": {"config"},
+    "ablation": {"config", "recipes"},
     "labels": set(),
     "metrics": {"labels"},
     "space": {"config"},
     "results": {"config"},
+    "proposals": {"results", "space"},
+    "storage": {"s3"},
+    "s3": {"data", "storage"},
     "cli": {"config"},
     "page": set(),
     "progress": set(),
@@ -30,9 +34,10 @@ ROOMS: dict[str, set[str]] = {
     "models": {"config", "phases"},
     "training": {"config", "phases", "data", "models", "metrics"},
     "experiment": {"config", "labels", "data"},
-    "run": {"artifacts", "config", "metrics", "data", "experiment", "models", "training", "results"},
+    "run_data": {"config", "data", "experiment", "training"},
+    "run": {"artifacts", "config", "metrics", "data", "experiment", "models", "run_data", "training", "results"},
     "artifacts": {"config", "metrics", "results", "training"},
-    "trained": {"config", "labels", "data", "models", "results", "run"},
+    "trained": {"config", "labels", "data", "models", "results", "run", "run_data"},
     "diagnostics": {
         "config",
         "labels",
@@ -46,8 +51,8 @@ ROOMS: dict[str, set[str]] = {
         "training",
         "run",
     },
-    "search_spaces": {"config", "space"},
-    "analysis": {"results", "labels", "metrics", "cli", "page"},
+    "search_spaces": {"config", "space", "ablation"},
+    "analysis": {"results", "proposals", "space", "labels", "metrics", "cli", "page"},
 }
 """Room -> the other rooms it may import. Every room may import `errors`; one that is not listed (the commands, tuning)
 may import all, and so may the `__main__` of a room, which is a command."""
@@ -64,13 +69,14 @@ LIBRARIES: dict[str, set[str]] = {
 """Room at the bottom of the house -> all that it may import from outside it and the standard library."""
 
 KNOWN_TO: dict[str, set[str]] = {
-    "ray": {"tuning"},
-    "optuna": {"tuning"},
+    "ray": {"tuning", "bench"},
+    "optuna": {"tuning", "proposals", "analysis"},
     "torch": {
         "data",
         "models",
         "training",
         "run",
+        "run_data",
         "bench",
         "tuning",
         "synthesis",
@@ -91,6 +97,8 @@ LIGHT = {
     "fer_ray.space": {"numpy", "pandas", "torch", "ray"},
     "fer_ray.models.zoo": {"torch", "torchvision", "timm", "ray"},
     "fer_ray.results": {"torch", "ray"},
+    "fer_ray.storage": {"pyarrow", "torch", "ray"},
+    "fer_ray.s3": {"pandas", "torch", "ray"},
     "fer_ray.cli": {"torch", "ray"},
     "fer_ray.sweep": {"torch", "ray"},
     "fer_ray.train": {"torch", "ray"},

@@ -271,9 +271,15 @@ def two_parts() -> Network:
 def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(
     name: str, stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
-    recipe = config(**{"training__epochs": 4, "augmentation__preset": "standard", **RECIPES[name]})
+    recipe = config(
+        **{
+            "training__epochs": 4,
+            "augmentation__preset": "standard",
+            "runtime__checkpoint_seconds": 0,
+            **RECIPES[name],
+        }
+    )
     whole = fit(recipe, two_parts)
     steps = 0
     following = Order.next
@@ -303,10 +309,9 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(
     assert np.array_equal(resumed.tests["test"].probabilities, whole.tests["test"].probabilities)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    recipe = config(training__epochs=4)
+    recipe = config(training__epochs=4, runtime__checkpoint_seconds=0)
     whole = fit(recipe, small_network, checkpoints=folder, signature="s")
     newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     newest.write_bytes(newest.read_bytes()[:-100])

@@ -1,14 +1,6 @@
-"""Spaces: the cells that their axes span, and the spaces that ship."""
+"""Spaces: the cells that their axes and variants span."""
 
-import importlib
-import pkgutil
-
-import pytest
-
-from fer_ray.config import KEYS, RunConfig
 from fer_ray.space import Space
-
-SHIPPED = [module.name for module in pkgutil.iter_modules(importlib.import_module("fer_ray.search_spaces").__path__)]
 
 
 def test_cells_are_the_product_of_the_axes_and_the_first_varies_slowest() -> None:
@@ -33,35 +25,12 @@ def test_an_axis_without_values_spans_no_cell_and_no_axis_one() -> None:
     assert Space(name="s", question="?", axes={}).cells() == [{}]
 
 
-def load(name: str) -> Space:
-    return importlib.import_module(f"fer_ray.search_spaces.{name}").SPACE
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_space_asks_a_question_under_its_own_name(name: str) -> None:
-    space = load(name)
-    assert space.name == name
-    assert space.question.endswith("?")
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_cell_of_every_shipped_space_is_a_valid_config(name: str) -> None:
-    space = load(name)
-    for layer in (space.base, space.demo, space.small):
-        values = {key: value for key, value in layer.items() if not isinstance(value, tuple)}
-        assert layer.keys() - values.keys() <= {"training.seed"}
-        for cell in space.cells():
-            RunConfig.from_flat({**space.base, **values, **cell})
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_rows_and_columns_of_a_shipped_space_are_axes(name: str) -> None:
-    space = load(name)
-    assert {space.rows, space.columns} - {None} <= space.axes.keys() <= KEYS.keys()
-
-
-def test_ratios_trains_seven_models_on_five_shares() -> None:
-    space = load("ratios")
-    assert len(space.axes["model.name"]) == 7
-    assert space.axes["data.real_fraction"] == (0.0, 0.1, 0.3, 0.5, 1.0)
-    assert len(space.cells()) == 35
+def test_variants_are_several_keys_at_once_and_vary_slower_than_the_axes() -> None:
+    variants = {"SGD": {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1}, "AdamW": {}}
+    space = Space(name="s", question="?", variants=variants, axes={"optimizer.sam_rho": (0.0, 0.05)})
+    assert space.cells() == [
+        {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.sam_rho": 0.0},
+        {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.sam_rho": 0.05},
+        {"optimizer.sam_rho": 0.0},
+        {"optimizer.sam_rho": 0.05},
+    ]

@@ -88,7 +88,7 @@ def test_notes_state_data_test_split_seeds_interval_failures_and_demo(built):
     text = " ".join(built.notes)
     for part in ("demo faces", "PrivateTest (400 images)", "10,500 training images", "one seed", "not over seeds"):
         assert part in text
-    assert "1 trial failed" in text
+    assert "Trials: 34 finished, 1 failed, 0 stopped." in text
     assert "– marks 1 cell without" in text
 
 

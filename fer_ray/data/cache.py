@@ -2,7 +2,9 @@
 
 import mmap
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +54,29 @@ def writing() -> Iterator[None]:
             f"cannot write the data cache at {cache_folder()}: {error.strerror or error}; "
             "make room there, or set FER_RAY_CACHE to a folder with space that you may write to"
         ) from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to be filled, which takes the name `folder` at the end, its files on the disk by then.
+
+    The lock of the cache must be held, so that an unfinished one found there is that of a process which was killed.
+    OSError passes through, and nothing half-written stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for unfinished in (*folder.parent.glob(".*"), folder):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    staging = folder.with_name(f".{uuid.uuid4().hex[:8]}")
+    try:
+        staging.mkdir()
+        yield staging
+        # Pages not yet on the disk would count as private memory of the process that maps them.
+        for file in staging.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        os.rename(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 class ImageStack:

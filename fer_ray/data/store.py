@@ -11,8 +11,6 @@ arrays on disk like the images: reading them from Parquet costs each process 25 
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -260,24 +258,13 @@ def _write_entry(entries: Path, samples: Samples) -> str:
     folder = entries / f"{digest}-{height}x{width}x{channels}"
     if _read_entry(folder):
         return folder.name
-    shutil.rmtree(folder, ignore_errors=True)
-    staging = entries / f".{uuid.uuid4().hex[:8]}"
-    try:
-        staging.mkdir(parents=True)
+    with cache.new_folder(folder) as staging:
         _save_in_order(staging / "images.npy", samples.images, order)
         for name, values in fields.items():
             np.save(staging / f"{name}.npy", values)
-        # Pages not yet on the disk would count as private memory of the process that maps them.
-        for file in staging.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
         sizes = {file.stem: file.stat().st_size for file in staging.iterdir()}
         meta = {"digest": digest, "classes": classes, "fields": sizes}
         (staging / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        os.rename(staging, folder)
-    except OSError:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
     return folder.name
 
 

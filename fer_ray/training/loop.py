@@ -37,9 +37,6 @@ FINITE_CHECK_STEPS = 50
 SETTLED_STEP = 10
 """From this step on the usual momentum of a batch norm, .1, is what counts."""
 
-CHECKPOINT_SECONDS = 30.0
-"""Work that a run may lose: after an epoch, a checkpoint is written if the last one is older than this."""
-
 
 class TrainingFailed(Exception):
     """A run cannot go on; the message says at which step and the likely cause."""
@@ -86,6 +83,7 @@ class Outcome:
         validation, tests: answers of the chosen epoch; `test_reads` counts how often the test parts were read.
         weights: of the chosen epoch, and of the best one of each phase.
         train_seconds, images_seen: cost.
+        is_stopped: ended from outside before its last epoch; the test parts were not read.
         notes: what happened on the way and should be said.
     """
 
@@ -98,6 +96,7 @@ class Outcome:
     phase_weights: list[dict[str, torch.Tensor]] = field(default_factory=list)
     train_seconds: float = 0.0
     images_seen: int = 0
+    is_stopped: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -107,17 +106,20 @@ def fit(
     task: Task,
     data: RunData,
     runtime: Runtime,
-    report: Callable[[dict[str, Any]], None],
+    report: Callable[[dict[str, Any]], bool | None],
     *,
     checkpoints: Path | None = None,
     signature: str = "",
+    on_checkpoint: Callable[[Path], None] = lambda path: None,
 ) -> Outcome:
     """Trains a network and reads the test parts once, with the weights of the epoch that validation chose.
 
     Args:
-        report: called with each epoch's row; on resumption with those of before as well.
+        report: called with each epoch's row, True ends the run there; on resumption with those of before as well,
+            which have `is_restored`.
         checkpoints: folder for checkpoints, from which a stopped run goes on; None: no checkpoints.
         signature: names the run; a checkpoint of another one is not taken.
+        on_checkpoint: called with every checkpoint that was written, before the epoch is reported.
 
     Raises TrainingFailed when the loss is not finite.
     """
@@ -126,15 +128,16 @@ def fit(
     notes: list[str] = run.outcome.notes
     if checkpoints is not None and (state := checkpoint.load_newest(checkpoints, signature, notes.append)) is not None:
         run.load_state_dict(state)
-        for row in run.outcome.epochs:
-            report(row)
+        run.outcome.is_stopped = any(report({**row, "is_restored": True}) for row in run.outcome.epochs)
     saved = time.monotonic()
-    while not run.is_done:
-        report(run.epoch())
-        if checkpoints is not None and time.monotonic() - saved >= CHECKPOINT_SECONDS and not run.is_done:
-            checkpoint.save(checkpoints, run.step, {"signature": signature, **run.state_dict()})
+    while not run.is_done and not run.outcome.is_stopped:
+        row = run.epoch()
+        is_due = time.monotonic() - saved >= config.runtime.checkpoint_seconds
+        if checkpoints is not None and is_due and not run.is_done:
+            on_checkpoint(checkpoint.save(checkpoints, run.step, {"signature": signature, **run.state_dict()}))
             saved = time.monotonic()
-    return run.finish()
+        run.outcome.is_stopped = bool(report(row))
+    return run.outcome if run.outcome.is_stopped else run.finish()
 
 
 class _Run:

@@ -1,6 +1,8 @@
 """The machine under a run: seeds, device, threads, precision, memory, and the facts that a row records."""
 
 import contextlib
+import gc
+import json
 import os
 import platform
 import shutil
@@ -20,7 +22,11 @@ from fer_ray.errors import UserError
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "optuna")
+
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+COMMIT_FILE = "commit.json"
+"""In a copy of the package that was sent to a cluster: which commit it was made from."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,13 @@ def _gpu_is_present() -> bool:
     return visible is None and Path("/proc/driver/nvidia/gpus").is_dir()
 
 
+def free_memory() -> None:
+    """Gives back what ended runs of this process held, on the GPU too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def seed_everything(seed: int) -> None:
     """Seeds torch's global generators, which drive initialisation and dropout. All else has generators of its own."""
     torch.manual_seed(seed)
@@ -152,13 +165,21 @@ def provenance() -> dict[str, Any]:
             versions[f"version_{package}"] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[f"version_{package}"] = ""
-    commit = _git("rev-parse", "HEAD")
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None
-    return {"git_commit": commit, "git_dirty": dirty, **versions, "processor": _processor()}
+    return {**commit(), **versions, "processor": _processor()}
+
+
+def commit() -> dict[str, Any]:
+    """Columns `git_commit` and `git_dirty` of the package: of its repository, or as its COMMIT_FILE says."""
+    try:
+        return json.loads((PACKAGE_FOLDER / COMMIT_FILE).read_bytes())
+    except FileNotFoundError:
+        head = _git("rev-parse", "HEAD")
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=no")) if head else None
+        return {"git_commit": head, "git_dirty": dirty}
 
 
 def _git(*arguments: str) -> str | None:
-    folder = Path(__file__).resolve().parents[2]
+    folder = PACKAGE_FOLDER.parent
     if not (folder / ".git").exists():
         return None
     try:

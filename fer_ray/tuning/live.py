@@ -2,6 +2,8 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -12,27 +14,44 @@ from rich.table import Table
 
 from fer_ray import results
 from fer_ray.cli import duration
-from fer_ray.tuning.trial import write_lost
+from fer_ray.tuning.trial import Cell, write_lost
 
 
 class LiveView(tune.Callback):
-    """Counts trials as Tune reports them, shows them, and writes the rows of those whose worker died."""
+    """Counts trials as Tune reports them, shows them, and writes the rows of those whose worker died for good."""
 
-    def __init__(self, console: Console, cells: list[dict[str, Any]], *, already_finished: int, slots: int) -> None:
-        self._console = console
-        self._epochs = {cell["id"]: cell["config"]["training.epochs"] for cell in cells}
-        self._models = {cell["id"]: cell["config"]["model.name"] for cell in cells}
+    def __init__(
+        self,
+        console: Console,
+        root: Path,
+        *,
+        total: int,
+        already_finished: int,
+        slots: int,
+        objective: str = "validation_macro_f1",
+        is_lower_better: bool = False,
+        on_finished: Callable[[str], None] = lambda run_id: None,
+        judged: Callable[[], int] | None = None,
+    ) -> None:
+        """Shows a sweep of `total` trials, without those that were finished before; for a search that is how many
+        proposals it wants, `judged` counts those that have ended, and `objective` is what it optimises. `on_finished`
+        is told of every finished trial.
+        """
+        self._console, self._root, self._total, self._slots = console, root, total, slots
+        self._objective, self._sign = objective, -1 if is_lower_better else 1
+        self._on_finished, self._judged = on_finished, judged
+        self._cells: dict[str, Cell] = {}
         self._epochs_done: dict[str, int] = defaultdict(int)
         self._ended: dict[str, dict[str, Any]] = {}
         self._running: dict[str, float] = {}
         self._epoch_seconds: dict[str, list[float]] = defaultdict(list)
         self._already_finished = already_finished
-        self._slots = slots
         self._started = time.monotonic()
         self._progress = Progress(
             TextColumn("[bold]{task.fields[label]}"), BarColumn(None), TextColumn("{task.completed}/{task.total}")
         )
-        self._bar = self._progress.add_task("trials", total=len(cells), label="trials")
+        self._label = "trials" if judged is None else "proposals"
+        self._bar = self._progress.add_task(self._label, total=total, label=self._label)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -50,41 +69,64 @@ class LiveView(tune.Callback):
 
     @property
     def failed(self) -> int:
-        return sum(row["status"] != results.FINISHED for row in self._ended.values())
+        """Trials that failed."""
+        return sum(row["status"] == results.FAILED for row in self._ended.values())
+
+    @property
+    def num_running(self) -> int:
+        """Trials that run now."""
+        return len(self._running)
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Tune's hook: a trial got its place."""
-        self._running[_cell(trial)["id"]] = time.monotonic()
+        """Tune's hook: a trial got its place, for the first time or again."""
+        cell = _cell(trial)
+        self._cells[cell["id"]] = cell
+        self._running[cell["id"]] = time.monotonic()
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Tune's hook: an epoch, or the end, of a trial."""
-        run_id = _cell(trial)["id"]
-        if result.get("ended"):
-            self._end(run_id, result)
-        else:
-            self._epochs_done[run_id] = result["epoch"]
-            # Wall time of an epoch with its validation, which is what the time left is made of.
-            self._epoch_seconds[self._models[run_id]].append(result["time_this_iter_s"])
+        if not result.get("ended"):
+            self._epochs_done[_cell(trial)["id"]] = result["epoch"]
+            if not result.get("is_restored"):
+                # Wall time of an epoch with its validation, which is what the time left is made of.
+                self._epoch_seconds[_model(_cell(trial))].append(result["time_this_iter_s"])
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Tune's hook: a trial ended, or was stopped before its end."""
+        self._end(_cell(trial)["id"], {"status": results.STOPPED, **(trial.last_result or {})})
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Tune's hook: a trial's worker died, and it goes on from its last checkpoint."""
+        self._running.pop(_cell(trial)["id"], None)
+        self._console.print(f"{_cell(trial)['id']}: its worker died; it goes on from its last checkpoint")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Tune's hook: the worker died."""
+        """Tune's hook: a trial's worker died once too often."""
         cell = _cell(trial)
-        error = "the trial's process died (out of memory, or killed); run the same command to try it again"
-        write_lost(cell, error)
+        error = (
+            "the trial's process died again and again (out of memory, or killed); run the same command to try it again"
+        )
+        write_lost(cell, self._root, error)
         self._end(cell["id"], {"status": results.FAILED, "error": error})
 
     def _end(self, run_id: str, row: dict[str, Any]) -> None:
         self._running.pop(run_id, None)
         self._ended[run_id] = row
-        self._progress.update(self._bar, completed=len(self._ended))
-        if row["status"] != results.FINISHED:
-            self._console.print(f"failed {run_id}: {row['error']}", style="red")
+        self._progress.update(self._bar, completed=self._num_done)
+        if row["status"] == results.FINISHED:
+            self._on_finished(run_id)
+        if row["status"] == results.FAILED:
+            self._console.print(f"failed {run_id}: {row.get('error')}", style="red")
         elif not self._console.is_terminal:
+            how = f"stopped after epoch {row.get('epoch', 0)}, " if row["status"] == results.STOPPED else ""
+            seconds = row.get("wall_seconds") or row.get("time_total_s") or 0
             self._console.print(
-                f"{len(self._ended)}/{len(self._epochs)} {run_id}: validation accuracy "
-                f"{row['validation_accuracy']:.3f}, macro F1 {row['validation_macro_f1']:.3f}, "
-                f"{row['wall_seconds']:.0f} s; {self._time_left()}"
+                f"{self._num_done}/{self._total} {run_id}: {how}{_scores(row)}, {seconds:.0f} s; {self._time_left()}"
             )
+
+    @property
+    def _num_done(self) -> int:
+        return len(self._ended) if self._judged is None else self._judged() - self._already_finished
 
     def _time_left(self) -> str:
         seconds = self._seconds_left()
@@ -92,36 +134,57 @@ class LiveView(tune.Callback):
 
     def _seconds_left(self) -> float | None:
         known = {model: sum(values) / len(values) for model, values in self._epoch_seconds.items()}
-        if not known:
+        if not known or not self._cells:
             return None
         typical = sum(known.values()) / len(known)
-        work = sum(
-            (epochs - self._epochs_done[run_id]) * known.get(self._models[run_id], typical)
-            for run_id, epochs in self._epochs.items()
-            if run_id not in self._ended
+        whole = {
+            run_id: cell["config"]["training.epochs"] * known.get(_model(cell), typical)
+            for run_id, cell in self._cells.items()
+        }
+        running = sum(
+            whole[run_id] * (1 - self._epochs_done[run_id] / self._cells[run_id]["config"]["training.epochs"])
+            for run_id in self._running
         )
-        return work / self._slots
+        waiting = max(0, self._total - self._num_done - len(self._running))
+        return (running + waiting * sum(whole.values()) / len(whole)) / self._slots
 
     def _render(self) -> Group:
-        finished = [item for item in self._ended.items() if item[1]["status"] == results.FINISHED]
+        by_status: dict[str, list[str]] = defaultdict(list)
+        for run_id, row in self._ended.items():
+            by_status[row["status"]].append(run_id)
+        finished, stopped = by_status[results.FINISHED], by_status[results.STOPPED]
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         counts = f"{len(finished)} done, {len(self._running)} running, {self.failed} failed"
-        waiting = len(self._epochs) - len(self._ended) - len(self._running)
+        if stopped:
+            counts += f", {len(stopped)} stopped early"
+        waiting = self._total - self._num_done - len(self._running)
         if self._already_finished:
             counts += f", {self._already_finished} from before"
         elapsed = duration(time.monotonic() - self._started)
-        table.add_row("state", f"{counts}, {waiting} waiting; {elapsed} so far, {self._time_left()}")
+        table.add_row("state", f"{counts}, {max(0, waiting)} waiting; {elapsed} so far, {self._time_left()}")
         if not self._running and not self._ended:
             table.add_row("running", "workers are starting")
         for run_id in self._running:
-            table.add_row("running", f"{run_id}  epoch {self._epochs_done[run_id]}/{self._epochs[run_id]}")
-        if finished:
-            best_id, best = max(finished, key=lambda item: item[1]["validation_macro_f1"])
-            accuracy, f1 = best["validation_accuracy"], best["validation_macro_f1"]
-            table.add_row("best", f"{best_id}  validation accuracy {accuracy:.3f}, macro F1 {f1:.3f}", style="green")
+            epochs = self._cells[run_id]["config"]["training.epochs"]
+            table.add_row("running", f"{run_id}  epoch {self._epochs_done[run_id]}/{epochs}")
+        judged = [run_id for run_id in finished if self._ended[run_id].get(self._objective) is not None]
+        if judged:
+            best = max(judged, key=lambda run_id: self._sign * self._ended[run_id][self._objective])
+            table.add_row("best", f"{best}  {_scores(self._ended[best])}", style="green")
         return Group(self._progress, table)
 
 
-def _cell(trial: Any) -> dict[str, Any]:
+def _scores(row: dict[str, Any]) -> str:
+    said = {"accuracy": "accuracy", "macro_f1": "macro F1", "ccc": "CCC"}
+    found = {text: row.get(f"validation_{name}") for name, text in said.items()}
+    known = ", ".join(f"{text} {value:.3f}" for text, value in found.items() if value is not None)
+    return f"validation {known}" if known else "no validation yet"
+
+
+def _cell(trial: Any) -> Cell:
     return trial.config["cell"]
+
+
+def _model(cell: Cell) -> str:
+    return str(cell["config"]["model.name"])

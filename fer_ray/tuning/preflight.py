@@ -14,6 +14,7 @@ from rich.console import Console
 from fer_ray import results, run
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
+from fer_ray.run_data import image_size, normalization
 from fer_ray.tuning.plan import Plan
 
 TIMED_STEPS = 3
@@ -26,9 +27,10 @@ BACKWARD_FACTOR = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Measured cost of a plan. `seconds` maps run id to the estimated seconds of one run."""
+    """Measured cost of a plan: run id -> estimated seconds of one run, and the parameters of the largest network."""
 
     seconds: dict[str, float]
+    parameters: int = 0
 
     def wall_seconds(self, num_parallel: int) -> float:
         """Estimated wall time of all runs with `num_parallel` at once."""
@@ -53,20 +55,22 @@ def measure(plan: Plan, configs: Sequence[RunConfig]) -> Cost:
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     per_image: dict[tuple, float] = {}
     seconds = {}
+    parameters = 0
     for config in configs:
         parts = plan.of(config).parts(config)
         runtime = machine.resolve(config.runtime)
-        size, batch_size = run.image_size(config, real), config.training.batch_size
+        size, batch_size = image_size(config, real), config.training.batch_size
         key = (config.model.name, size, batch_size)
         if key not in per_image:
             experiment = plan.of(config)
             counts = np.bincount(real.labels[parts.train], minlength=len(experiment.classes))
             task = tasks.build(config, experiment.classes, counts)
             network = runtime.place(zoo.build(config.model, task.num_classes, task.num_affect, size))
+            parameters = max(parameters, sum(p.numel() for p in network.parameters()))
             batches = Batches(
                 [real],
                 size=size,
-                normalization=run.normalization(config),
+                normalization=normalization(config),
                 channels=config.model.channels,
                 device=runtime.device,
             )
@@ -91,7 +95,7 @@ def measure(plan: Plan, configs: Sequence[RunConfig]) -> Cost:
         seconds[plan.run_id(config)] = work * per_image[key]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the trials need it
-    return Cost(seconds)
+    return Cost(seconds, parameters)
 
 
 def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, info: Mapping[str, Any]) -> float:

@@ -1,40 +1,20 @@
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TinyFaces
+from designs import BASE, FRACTIONS, MODELS, make, search, sources_of, space
 from faces import random_faces, write_folders
 
-from fer_ray import results, run
 from fer_ray.errors import UserError
 from fer_ray.space import Space
-from fer_ray.tuning import plan as planning
+from fer_ray.tuning import spaces
 from fer_ray.tuning.plan import Plan
-
-FRACTIONS, MODELS = "data.real_fraction", "model.name"
-BASE = {"data.image_size": 32, "training.epochs": 1, "training.batch_size": 16}
-
-
-def space(**changes: Any) -> Space:
-    axes = {MODELS: ("ResNet18", "ShuffleNetV2-x1.0"), FRACTIONS: (0.0, 0.5, 1.0)}
-    return Space(**{"name": "mine", "question": "Which?", "axes": axes, "seeds": (0, 1), "base": BASE, **changes})
 
 
 @pytest.fixture
-def sources(tiny_faces: TinyFaces) -> dict[str, str]:
-    return {"data.source": str(tiny_faces.real), "data.synthetic": str(tiny_faces.synthetic)}
-
-
-def make(
-    values: Mapping[str, Any],
-    design: Space | None = None,
-    *,
-    axes: Mapping[str, tuple] | None = None,
-    seeds: tuple[int, ...] | None = None,
-    small: bool = False,
-) -> Plan:
-    return planning.make(design or space(), values, axes=axes or {}, seeds=seeds, small=small)
+def sources(tiny_faces: TinyFaces) -> dict[str, Any]:
+    return sources_of(tiny_faces)
 
 
 def values_of(plan: Plan, key: str) -> set:
@@ -192,19 +172,25 @@ def test_the_demo_form_is_for_demo_faces_alone(sources: dict[str, str]) -> None:
     assert plan.notes[0].startswith("rendered demo faces")
 
 
-@pytest.mark.parametrize("name", planning.space_names())
+@pytest.mark.parametrize("name", spaces.space_names())
 def test_every_space_of_the_project_can_be_planned_on_demo_faces(name: str) -> None:
-    design = planning.load_space(name)
+    design = spaces.load_space(name)
     assert design.name == name
     assert design.question.endswith("?")
-    assert len(make({}, design).configs) == len(design.cells()) * len(design.demo.get("training.seed", design.seeds))
-    small = make({}, design, small=True)
-    assert values_of(small, "training.epochs") == values_of(make({}, design), "training.epochs")
-    assert values_of(small, "data.num_train_images") == values_of(make({}, design), "data.num_train_images")
+    plan = make({}, design)
+    seeds = design.demo.get("training.seed", design.seeds)
+    assert plan.space.seeds == tuple(seeds)
+    if isinstance(design, Space):
+        assert len(plan.configs) == len(design.cells()) * len(seeds)
+    else:
+        assert set(design.known[0]) <= set(plan.parameters)
+    small = make({}, design, small=True)  # the demo is smaller than small
+    for key in ("training.epochs", "data.num_train_images"):
+        assert values_of(small, key) == values_of(plan, key)
 
 
 def test_the_ratio_study_is_35_trials_on_demo_faces() -> None:
-    assert len(make({}, planning.load_space("ratios")).configs) == 35
+    assert len(make({}, spaces.load_space("ratios")).configs) == 35
 
 
 def write_space(path: Path, text: str) -> str:
@@ -214,7 +200,7 @@ def write_space(path: Path, text: str) -> str:
 
 def test_a_space_of_ones_own_is_a_file(tmp_path: Path) -> None:
     text = 'from fer_ray.space import Space\nSPACE = Space(name="own", question="?", axes={"training.epochs": (1, 2)})'
-    assert planning.load_space(write_space(tmp_path / "own.py", text)).name == "own"
+    assert spaces.load_space(write_space(tmp_path / "own.py", text)).name == "own"
 
 
 @pytest.mark.parametrize(
@@ -229,71 +215,9 @@ def test_a_space_of_ones_own_is_a_file(tmp_path: Path) -> None:
 def test_a_file_that_defines_no_space_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = write_space(tmp_path / "own.py", text)
     with pytest.raises(UserError) as raised:
-        planning.load_space(path)
+        spaces.load_space(path)
     assert path in str(raised.value)
     assert message in str(raised.value)
-
-
-def occupied(root: Path, plan: Plan) -> Path:
-    root.mkdir()
-    results.write_json(root / "sweep.json", plan.info())
-    return root
-
-
-def test_the_same_design_and_an_extended_one_may_use_the_name_again(sources: dict[str, str], tmp_path: Path) -> None:
-    values = {**sources, "data.num_train_images": 30}
-    root = occupied(tmp_path / "sweep", make(values))
-    planning.check_same_design(root, make(values).info())
-    more = {MODELS: ("ResNet18", "ShuffleNetV2-x1.0", "DenseNet121"), FRACTIONS: (0.0, 0.25, 0.5, 1.0)}
-    planning.check_same_design(root, make(values, axes=more, seeds=(0, 1, 2)).info())
-    planning.check_same_design(root, make({**values, "runtime.threads": 3, "runtime.device": "cpu"}).info())
-    planning.check_same_design(tmp_path / "nothing there", make(values).info())
-
-
-def test_another_design_under_a_name_that_is_taken_is_refused_with_the_differences(
-    sources: dict[str, str], tiny_faces: TinyFaces, tmp_path: Path
-) -> None:
-    root = occupied(tmp_path / "sweep", make(sources))
-    longer = make({**sources, "training.epochs": 9}, seeds=(1,), axes={FRACTIONS: (0.0, 1.0)})
-    with pytest.raises(UserError) as raised:
-        planning.check_same_design(root, longer.info())
-    message = str(raised.value)
-    assert str(root) in message
-    assert "--name" in message
-    assert "training.epochs: 1 before, 9 now" in message
-    assert "seeds: 0 before, not now" in message
-    assert "data.real_fraction: 0.5 before, not now" in message
-    swapped = make({**sources, "data.source": str(tiny_faces.synthetic), "data.synthetic": str(tiny_faces.real)})
-    with pytest.raises(UserError, match=r"data digest: \w{16} before, \w{16} now"):
-        planning.check_same_design(root, swapped.info())
-
-
-def test_results_of_another_training_version_are_not_mixed_in(sources: dict[str, str], tmp_path: Path) -> None:
-    root = occupied(tmp_path / "sweep", make(sources))
-    with pytest.raises(UserError, match="training version: 1 before, 2 now"):
-        planning.check_same_design(root, make(sources).info() | {"training_version": 2})
-
-
-def test_the_same_data_at_another_path_is_the_same_design(
-    sources: dict[str, str], tiny_faces: TinyFaces, tmp_path: Path
-) -> None:
-    root = occupied(tmp_path / "sweep", make(sources))
-    moved = tmp_path / "moved.parquet"
-    moved.write_bytes(tiny_faces.real.read_bytes())
-    plan = make({**sources, "data.source": str(moved)})
-    planning.check_same_design(root, plan.info())
-    assert {plan.run_id(config) for config in plan.configs} == {
-        make(sources).run_id(config) for config in make(sources).configs
-    }
-
-
-def test_only_finished_trials_count_as_finished(sources: dict[str, str], tmp_path: Path) -> None:
-    plan = make(sources)
-    config = plan.configs[0]
-    run.write_failure(config, plan.run_id(config), tmp_path, "its process died", "")
-    assert planning.finished_ids(tmp_path) == set()
-    row = run.execute(plan.configs[-1].replace({"runtime.threads": 1, "data.num_train_images": 16}), tmp_path)
-    assert planning.finished_ids(tmp_path) == {row["id"]}
 
 
 def test_strict_refuses_if_any_run_trains_on_copies(tmp_path: Path) -> None:
@@ -308,3 +232,37 @@ def test_strict_refuses_if_any_run_trains_on_copies(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--strict: 1 training images are copies"):
         plan.check_leaks(is_strict=True)
     assert make(values, space(axes={"data.drop_leaks": (True,)}, base=design.base)).check_leaks(is_strict=True)
+
+
+def test_a_search_is_planned_from_examples_of_what_it_may_propose(sources: dict[str, str]) -> None:
+    plan = make(sources, search(seeds=(3, 4)))
+    assert set(plan.parameters) == {"rate", "sam", "rho"}
+    assert values_of(plan, "training.seed") == {3}
+    assert len(values_of(plan, "optimizer.learning_rate")) > 30
+    assert "optimizer.learning_rate" not in plan.fixed
+    assert "training.seed" not in plan.fixed
+    info = plan.info()
+    assert (info["kind"], info["axes"], info["directions"]) == ("search", {}, ["maximize"])
+
+
+def test_what_a_search_varies_cannot_be_set_and_it_has_no_axes(sources: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"optimizer\.sam_rho is searched by space mine, it cannot be set to 0\.1"):
+        make({**sources, "optimizer.sam_rho": 0.1}, search())
+    with pytest.raises(UserError, match="space mine is a search: it has no axes"):
+        make(sources, search(), axes={FRACTIONS: (1.0,)})
+    with pytest.raises(UserError, match="data and machine are the same in all trials"):
+        make(sources, search(suggest=lambda trial: {"runtime.precision": "float32"}))
+
+
+def test_variants_are_an_axis_of_several_keys_that_rows_carry_by_name(sources: dict[str, str]) -> None:
+    variants = {"plain": {}, "SAM": {"optimizer.sam_rho": 0.05, "training.epochs": 2}}
+    plan = make(sources, space(axes={FRACTIONS: (0.5, 1.0)}, variants=variants))
+    assert len(plan.configs) == 8
+    for config in plan.configs:
+        assert plan.tags(config) == {"variant": "SAM" if config.optimizer.sam_rho else "plain"}
+    assert list(plan.axes()) == ["variant", FRACTIONS]
+    assert plan.info()["variants"]["SAM"] == {"optimizer.sam_rho": 0.05, "training.epochs": 2}
+    with pytest.raises(UserError, match="variants 'plain' and 'same' are the same run"):
+        make(sources, space(axes={FRACTIONS: (1.0,)}, variants={"plain": {}, "same": {}}))
+    with pytest.raises(UserError, match=r"optimizer\.sam_rho is an axis of space mine, it cannot be set"):
+        make({**sources, "optimizer.sam_rho": 0.1}, space(axes={FRACTIONS: (1.0,)}, variants=variants))

@@ -1,29 +1,28 @@
-"""Runs the cells of a plan through Ray Tune: starts or joins Ray, checks resources, places the trials."""
+"""Ray on this machine or on a cluster: starting or joining it, and what a trial may ask of it."""
 
 import logging
 import os
 import secrets
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-
-from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
 
 AUTOSCALER_WAIT_SECONDS = 5
 """How long an autoscaler may take to tell what it can add, before a request counts as one that cannot be met."""
-
-TUNE_FOLDER = ".tune"
 
 QUIET = {
     # Tune's own logger callbacks and folders per trial are not needed: a trial writes its own files.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Ctrl-C comes to us, who know what to say about it.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A failed trial has no metric.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # A stopped trial writes its row before its worker takes the next; after 2 s Tune would lose that next one.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    # Its own record of the sweep is never read.
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # A trial that asks for no GPU sees none.
@@ -49,17 +48,21 @@ def local_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def start_ray(address: str | None) -> None:
-    """Starts Ray on this machine's cores, bound to loopback and with a token of its own, or joins a running cluster.
-
-    Raises UserError when the cluster does not answer.
-    """
+def set_environment(address: str | None) -> None:
+    """Sets the variables that Ray reads when it is imported; call it before that."""
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        # Ray binds to a loopback address only where it believes that there is no cluster; read when it is imported.
+        # Ray binds to a loopback address only where it believes that there is no cluster.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+
+def start_ray(address: str | None) -> None:
+    """Starts Ray on this machine's cores, bound to loopback and with a token of its own, or joins a running cluster.
+
+    `set_environment` comes first. Raises UserError when the cluster does not answer.
+    """
     import ray
 
     # What Ray logs as an error, with its traceback, is the end of a trial's process; the view says it in a line.
@@ -73,10 +76,14 @@ def start_ray(address: str | None) -> None:
                 logging_level=logging.CRITICAL,
             )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+            from fer_ray.tuning.cluster import runtime_env
+
+            with runtime_env() as env:
+                ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        where = "Ray cannot be started here" if address is None else f"--address {address}: Ray cannot be reached"
         raise UserError(
-            f"--address {address}: Ray cannot be reached or started ({str(error).splitlines()[0]}). "
+            f"{where} ({str(error).splitlines()[0]}). "
             "Check the address with `ray status`, and RAY_AUTH_TOKEN if the cluster asks for one"
         ) from error
 
@@ -101,19 +108,20 @@ def check_local_resources(resources: Resources) -> None:
 
 
 def _fits(resources: Resources, nodes: list[dict[str, float]]) -> bool:
-    wanted = _wanted(resources)
-    return any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes)
+    needed = wanted(resources)
+    return any(all(node.get(name, 0) >= amount for name, amount in needed.items()) for node in nodes)
 
 
-def _wanted(resources: Resources) -> dict[str, float]:
+def wanted(resources: Resources) -> dict[str, float]:
+    """What a trial asks Ray for, by the names that Ray knows."""
     return {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial or 0}
 
 
 def _too_large(resources: Resources, nodes: list[dict[str, float]]) -> UserError:
-    wanted = _wanted(resources)
-    largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
+    needed = wanted(resources)
+    largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in needed}
     return UserError(
-        f"a trial asks for {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs on one node; the cluster's largest nodes "
+        f"a trial asks for {needed['CPU']:g} CPUs and {needed['GPU']:g} GPUs on one node; the cluster's largest nodes "
         f"have {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs, and nothing larger can be added. "
         "Lower --cpus-per-trial or --gpus-per-trial"
     )
@@ -179,51 +187,6 @@ def _cluster_resources() -> dict[str, float]:
     import ray
 
     return ray.cluster_resources()
-
-
-def run_cells(
-    cells: list[tuple[str, RunConfig]],
-    root: Path,
-    resources: Resources,
-    console: Console,
-    *,
-    already_finished: int,
-) -> int:
-    """Runs every cell through Tune to its end; returns how many failed. Ray must be started.
-
-    Args:
-        cells: id and config of each run, in the order in which they start.
-        root: the results folder, which every node can write to.
-    """
-    from ray import tune
-
-    from fer_ray.tuning.live import LiveView
-    from fer_ray.tuning.trial import trial
-
-    specs: list[dict[str, Any]] = [
-        {"id": run_id, "config": config.flat(), "root": str(root)} for run_id, config in cells
-    ]
-    trainable = tune.with_resources(trial, _wanted(resources))
-    with LiveView(console, specs, already_finished=already_finished, slots=slots(resources)) as view:
-        tuner = tune.Tuner(
-            trainable,
-            param_space={"cell": tune.grid_search(specs)},
-            tune_config=tune.TuneConfig(
-                reuse_actors=True,
-                max_concurrent_trials=resources.concurrency,
-                trial_name_creator=lambda trial: trial.config["cell"]["id"],
-                trial_dirname_creator=lambda trial: trial.config["cell"]["id"],
-            ),
-            run_config=tune.RunConfig(
-                name=TUNE_FOLDER, storage_path=str(root), verbose=0, callbacks=[view], log_to_file=False
-            ),
-        )
-        try:
-            tuner.fit()
-        finally:
-            # Tune's own record; ours are the trials' files, from which a sweep goes on.
-            shutil.rmtree(root / TUNE_FOLDER, ignore_errors=True)
-        return view.failed
 
 
 def stop_ray() -> None:

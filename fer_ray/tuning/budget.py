@@ -1,0 +1,76 @@
+"""What a sweep may cost: time, GPU-hours, money, training images. At its end the sweep stops in order."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune import Stopper
+
+from fer_ray.cli import duration
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one command; None is no limit.
+
+    Attributes:
+        seconds: wall time since the start of the first trial.
+        gpu_hours: hours times GPUs that trials hold.
+        money, price: in one currency, and per GPU-hour.
+        images: training images over all trials of the sweep, those of before and those that were stopped among them.
+    """
+
+    seconds: float | None = None
+    gpu_hours: float | None = None
+    money: float | None = None
+    price: float | None = None
+    images: int | None = None
+
+
+class Budget(Stopper):
+    """Tells Tune when to stop all trials. Trials that run keep their checkpoints, so that the sweep can go on."""
+
+    def __init__(self, limits: Limits, *, gpus_in_use: Callable[[], float], images_before: int = 0) -> None:
+        self._limits, self._gpus_in_use = limits, gpus_in_use
+        self._images: dict[str, int] = defaultdict(int)
+        self._images_before = images_before
+        self._started = self._looked = time.monotonic()
+        self._gpu_seconds = 0.0
+        self.reason: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it to restore an experiment, which is never done
+
+    @property
+    def images(self) -> int:
+        """Training images so far, those of before included."""
+        return self._images_before + sum(self._images.values())
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Tune's hook: whether this trial alone is to stop."""
+        if result.get("images_seen") and not result.get("ended"):
+            self._images[trial_id] = result["images_seen"]
+        return False
+
+    def stop_all(self) -> bool:
+        """Tune's hook, asked all the time: whether the sweep is to stop."""
+        now = time.monotonic()
+        self._gpu_seconds += (now - self._looked) * self._gpus_in_use()
+        self._looked = now
+        if self.reason is None:
+            self.reason = self._reached(now - self._started)
+        return self.reason is not None
+
+    def _reached(self, seconds: float) -> str | None:
+        limits, gpu_hours = self._limits, self._gpu_seconds / 3600
+        if limits.seconds is not None and seconds >= limits.seconds:
+            return f"its time of {duration(limits.seconds)}"
+        if limits.gpu_hours is not None and gpu_hours >= limits.gpu_hours:
+            return f"its {limits.gpu_hours:g} GPU-hours"
+        if limits.money is not None and gpu_hours * (limits.price or 0) >= limits.money:
+            return f"its money, {limits.money:g} at {limits.price:g} per GPU-hour"
+        if limits.images is not None and self.images >= limits.images:
+            return f"its {limits.images:,} training images"
+        return None

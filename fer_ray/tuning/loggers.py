@@ -1,0 +1,45 @@
+"""Ray's own callbacks to MLflow, Weights & Biases and TensorBoard, for those who follow their runs there."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fer_ray.errors import UserError
+
+LOGGERS = {"mlflow": "mlflow", "wandb": "wandb", "tensorboard": "tensorboardX"}
+"""Name of a logger -> the package that it needs."""
+
+
+def check(names: Sequence[str]) -> None:
+    """Raises UserError for a logger that is unknown or whose package is missing."""
+    from fer_ray.errors import nearest
+
+    for name in names:
+        if name not in LOGGERS:
+            raise UserError(f"--log: {name!r} is no logger{nearest(name, LOGGERS)}; there are {', '.join(LOGGERS)}")
+        if find_spec(LOGGERS[name]) is None:
+            raise UserError(f"--log {name} needs the package {LOGGERS[name]}: pip install {LOGGERS[name]}")
+
+
+def build_loggers(names: Sequence[str], root: Path) -> list[Any]:
+    """The callbacks. MLflow and W&B take their servers and keys from their own environment variables; without these
+    MLflow writes to `mlruns/` beside the results.
+    """
+    import os
+
+    callbacks: list[Any] = []
+    if "mlflow" in names:
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        uri = os.environ.get("MLFLOW_TRACKING_URI", f"file:{root / 'mlruns'}")
+        callbacks.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=root.name))
+    if "wandb" in names:
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        callbacks.append(WandbLoggerCallback(project=root.name))
+    if "tensorboard" in names:
+        from ray.tune.logger import TBXLoggerCallback
+
+        callbacks.append(TBXLoggerCallback())
+    return callbacks

@@ -1,0 +1,235 @@
+"""A sweep on a cluster of several nodes: package, data and storage reach them, and nothing is lost when they go."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import TinyFaces
+from pyarrow import fs
+
+from fer_ray import results
+from fer_ray.config import RunConfig
+from fer_ray.data import transfer
+from fer_ray.errors import UserError
+from fer_ray.experiment import file_digest
+from fer_ray.storage import open_storage
+from fer_ray.training import runtime
+from fer_ray.tuning import cluster
+from fer_ray.tuning.cluster import Shipment
+from fer_ray.tuning.local_cluster import LocalCluster
+
+PATIENCE_SECONDS = 600
+"""For anything to happen; how long it takes says something about the machine, not about the program."""
+
+TRIALS = 24
+SPACE = """
+from fer_ray.space import Space
+
+SPACE = Space(
+    name="cells",
+    question="Is it the same everywhere?",
+    axes={"data.real_fraction": (0.0, 1.0), "optimizer.weight_decay": (0.0, 0.1)},
+    seeds=(0, 1, 2, 3, 4, 5),
+    base={"model.name": "ShuffleNetV2-x1.0", "data.image_size": 32, "training.batch_size": 16, "training.epochs": 3},
+)
+"""
+
+
+def test_the_package_is_sent_as_one_folder_that_knows_its_commit(tmp_path: Path) -> None:
+    code = (
+        "import fer_ray.analysis.report, fer_ray.search_spaces.ratios, json; from fer_ray.training import runtime; "
+        "print(json.dumps([fer_ray.__file__, fer_ray.analysis.__file__, runtime.commit()]))"
+    )
+    with cluster.runtime_env() as env:
+        (package,) = env["py_modules"]
+        assert not list(Path(package).rglob("__pycache__"))
+        environment = {**os.environ, "PYTHONPATH": str(Path(package).parent)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        found = json.loads(done.stdout)
+        assert all(Path(file).is_relative_to(package) for file in found[:2])
+        assert found[2] == runtime.commit()
+    assert not Path(package).exists()
+
+
+def test_a_weights_file_is_taken_where_it_lies_or_where_it_was_sent(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"weights")
+    config = RunConfig.from_flat({"model.weights": str(path)})
+    digest = file_digest(str(path))
+    shipment = Shipment("", b"", (), {str(path): (digest, transfer.folder(f"weights/{digest}", path))})
+    assert shipment.weights_file(config) == path
+    path.write_bytes(b"another file of that name")
+    assert shipment.weights_file(config) == tmp_path / "cache" / "weights" / digest / "weights.pt"
+    assert shipment.weights_file(RunConfig()) is None
+
+
+@pytest.fixture(scope="session")
+def arguments(tiny_faces: TinyFaces, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    space = tmp_path_factory.mktemp("space") / "cells.py"
+    space.write_text(SPACE)
+    data = [f"--data={tiny_faces.real}", f"--synthetic={tiny_faces.synthetic}"]
+    return [f"--space={space}", *data, "--device=cpu", "--name=cells", "--set=runtime.checkpoint_seconds=0"]
+
+
+def sweep(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "fer_ray.sweep", *map(str, arguments)]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the same sweep on this machine alone."""
+    storage = tmp_path_factory.mktemp("undisturbed")
+    done = subprocess.run(
+        sweep(*arguments, f"--storage={storage}"), capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return storage / "cells"
+
+
+def by_driver(nodes: LocalCluster, arguments: list[str], disturb: Callable[[], None]) -> None:
+    """A driver of its own joins by address."""
+    with subprocess.Popen(
+        sweep(*arguments, f"--address={nodes.address}"),
+        env=nodes.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as driver:
+        disturb()
+        output, _ = driver.communicate(timeout=PATIENCE_SECONDS)
+    assert driver.returncode == 0, output[-3000:]
+
+
+def by_job(nodes: LocalCluster, arguments: list[str], disturb: Callable[[], None]) -> None:
+    """The command is sent to the cluster and runs there."""
+    job = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", f"--address={nodes.dashboard}", "--"]
+    with subprocess.Popen(
+        [*job, *sweep(*arguments, "--address=auto")],
+        env=nodes.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as submitted:
+        disturb()
+        output, _ = submitted.communicate(timeout=PATIENCE_SECONDS)
+    assert submitted.returncode == 0, output[-3000:]
+    assert f"{TRIALS} of {TRIALS} trials finished" in output
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An S3 server on loopback with a bucket `sweeps`: its address."""
+    moto = pytest.importorskip("moto.server", reason="needs moto[server], see the extra `test`")
+    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    maker = fs.S3FileSystem(
+        endpoint_override=f"http://{host}:{port}", access_key="a", secret_key="b", allow_bucket_creation=True
+    )
+    maker.create_dir("sweeps")
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("drive", "storage"), [(by_driver, "folder"), (by_job, "folder"), (by_driver, "s3")])
+def test_a_sweep_over_three_nodes_survives_that_one_goes_and_one_joins(
+    drive, storage: str, arguments, undisturbed: Path, tmp_path: Path, monkeypatch, request
+) -> None:
+    if drive is by_job and not find_spec("aiohttp_cors"):
+        pytest.skip("needs ray[default], see the extra `cluster`")
+    location = str(tmp_path)
+    if storage == "s3":
+        location = f"s3://sweeps/{tmp_path.name}"
+        environment = {"AWS_ENDPOINT_URL": request.getfixturevalue("s3"), "AWS_EC2_METADATA_DISABLED": "true"}
+        for name, value in {**environment, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}.items():
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "driver"))
+    with LocalCluster(3, with_dashboard=drive is by_job) as nodes:
+        where = [nodes.folder, tmp_path]
+
+        def disturb() -> None:
+            wait(lambda: len({p.parent.name for base in where for p in base.rglob("trials/*/row.json")}) >= TRIALS / 3)
+            nodes.kill_node(nodes.nodes[0])
+            nodes.add_node()
+
+        drive(nodes, [*arguments, f"--storage={location}"], disturb)
+        for node in nodes.nodes:
+            brought = [line.split()[1] for line in (nodes.cache(node) / transfer.LOG).read_text().splitlines()]
+            assert len(set(brought)) == len(brought) == 2, "the real and the synthetic faces, once"
+            assert not (nodes.cache(node) / "sources").exists(), "no node reads the source"
+
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "reader"))
+    found = open_storage(f"{location}/cells")
+    found.pull()
+    events = [json.loads(line) for line in (found.folder / "journal.jsonl").read_text().splitlines()]
+    ended = Counter(event["id"] for event in events if event["event"] == "end")
+    assert len(ended) == TRIALS
+    assert set(ended.values()) == {1}
+    assert_same(found.folder, undisturbed)
+    if storage == "s3":
+        done = subprocess.run(
+            [sys.executable, "-m", "fer_ray.analysis", f"{location}/cells"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def assert_same(left: Path, right: Path) -> None:
+    """Tables are equal byte by byte, and all that rows say but what they cost."""
+    tables = sorted(path.name for path in (right / "tables").iterdir())
+    assert [path.name for path in sorted((left / "tables").iterdir())] == tables
+    for name in tables:
+        assert (left / "tables" / name).read_bytes() == (right / "tables" / name).read_bytes(), name
+    frames = [
+        results.load(root).trials.drop(columns=list(results.COST_COLUMNS), errors="ignore") for root in (left, right)
+    ]
+    pd.testing.assert_frame_equal(*frames, check_exact=True)
+
+
+def wait(happened: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs a path that means another folder elsewhere")
+def test_a_folder_that_the_nodes_do_not_share_is_refused_before_the_first_trial(arguments, tmp_path: Path) -> None:
+    with LocalCluster(1) as nodes:
+        done = subprocess.run(
+            sweep(*arguments, "--storage=/proc/self/cwd/results", f"--address={nodes.address}"),
+            env=nodes.environment(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be used from node 127.0.0.1: it does not see the folder" in " ".join(done.stderr.split())
+    assert not (tmp_path / "results" / "cells" / "trials").exists()
+
+
+def test_the_probe_tells_which_node_and_why(tmp_path: Path) -> None:
+    assert cluster._probe(str(tmp_path), None) is None
+    missing = cluster._probe(str(tmp_path), str(tmp_path / ".probe-1" / "node"))
+    assert missing is not None
+    assert "does not see the folder" in missing
+    (tmp_path / "file").write_bytes(b"")
+    refused = cluster._probe(str(tmp_path / "file"), None)
+    assert refused is not None
+    assert "cannot write" in refused
+    with pytest.raises(UserError, match="expected a folder or s3"):
+        open_storage("gs://bucket/place")
