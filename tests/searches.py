@@ -52,8 +52,8 @@ class Driver:
     """Asks a proposer for runs, trains `parallel` of them at once epoch by epoch, and reports as Tune does.
 
     Attributes:
-        started: run id -> how often it was trained, over all drivers that share the folder and this counter.
-        again: runs that were trained though they had finished.
+        starts: (proposal, seed) of every training, in order; a run whose row is on disk is answered from it.
+        ended: proposals as they ended.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Driver:
         self._stops, self._fails, self._source = stops, fails, source or random.Random(0)
         self.ended: list[Proposal] = []
         self.starts: list[tuple[int, int]] = []
-        self.again: list[str] = []
         self._running: dict[str, tuple[RunConfig, int, str]] = {}
+        self._of: dict[str, tuple[int, int]] = {}
         self._count = 0
         self.is_exhausted = False
         self.proposer = Proposer(
@@ -95,6 +95,11 @@ class Driver:
             on_end=self.ended.append,
             **more,
         )
+
+    @property
+    def under_way(self) -> list[tuple[int, int]]:
+        """(proposal, seed) of the trainings that a kill would cost; a run whose row is on disk is none of them."""
+        return [self._of[name] for name, (_, epoch, _) in self._running.items() if epoch < EPOCHS]
 
     def step(self) -> bool:
         """Starts a run or trains an epoch of one; False when the search has come to its end."""
@@ -126,36 +131,33 @@ class Driver:
         if self._row(cell["id"]).exists():  # the worker answers from disk
             self.proposer.on_trial_complete(name, {**results.read_json(self._row(cell["id"])), "ended": True})
             return True
-        self.starts.append((cell["tags"]["proposal"], cell["config"].training.seed))
+        self._of[name] = (cell["tags"]["proposal"], cell["config"].training.seed)
+        self.starts.append(self._of[name])
         self._running[name] = (cell["config"], 0, cell["id"])
         return True
 
     def _advance(self, name: str) -> None:
         config, epoch, run_id = self._running[name]
+        if epoch == EPOCHS:  # its row is on disk
+            self._end(name, {**results.read_json(self._row(run_id)), "ended": True})
+            return
         epoch += 1
         value = value_of(config, config.training.seed) * epoch / EPOCHS
         result = {"epoch": epoch, "validation_macro_f1": value, "images_per_second": 100.0}
         if self._fails(config):
-            result = {"epoch": epoch, "ended": True, "status": results.FAILED, "error": "loss is not finite"}
-            del self._running[name]
-            self.proposer.on_trial_complete(name, result)
+            self._end(name, {"epoch": epoch, "ended": True, "status": results.FAILED, "error": "loss is not finite"})
         elif self._stops(config, epoch):
-            del self._running[name]
-            self.proposer.on_trial_complete(name, result)  # Tune tells of this epoch nowhere else
-        elif epoch < EPOCHS:
+            self._end(name, result)  # Tune tells of this epoch nowhere else
+        else:
             self._running[name] = (config, epoch, run_id)
             self.proposer.on_trial_result(name, result)
-        else:
-            self.proposer.on_trial_result(name, result)
-            del self._running[name]
-            row = {**result, "epoch": epoch + 1, "status": results.FINISHED}
-            self._row(run_id).parent.mkdir(parents=True)
-            results.write_json(self._row(run_id), row)
-            if self._source.random() < 0.9:  # else the driver died between the row and the report
-                self.proposer.on_trial_complete(name, {**row, "ended": True})
-            else:
-                self.lost = name
-                self.proposer.on_trial_complete(name, {**row, "ended": True})
+            if epoch == EPOCHS:
+                self._row(run_id).parent.mkdir(parents=True)
+                results.write_json(self._row(run_id), {**result, "epoch": epoch + 1, "status": results.FINISHED})
+
+    def _end(self, name: str, result: dict[str, Any]) -> None:
+        del self._running[name]
+        self.proposer.on_trial_complete(name, result)
 
     def _row(self, run_id: str) -> Path:
         return self.root / "trials" / run_id / "row.json"

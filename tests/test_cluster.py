@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,7 @@ from fer_ray.errors import UserError
 from fer_ray.experiment import file_digest
 from fer_ray.storage import open_storage
 from fer_ray.training import runtime
-from fer_ray.tuning import cluster
+from fer_ray.tuning import cluster, schedulers
 from fer_ray.tuning.cluster import Shipment
 from fer_ray.tuning.local_cluster import LocalCluster
 
@@ -73,6 +74,45 @@ def test_a_weights_file_is_taken_where_it_lies_or_where_it_was_sent(tmp_path: Pa
     path.write_bytes(b"another file of that name")
     assert shipment.weights_file(config) == tmp_path / "cache" / "weights" / digest / "weights.pt"
     assert shipment.weights_file(RunConfig()) is None
+
+
+def test_a_weights_file_that_changed_on_the_driver_is_refused_and_not_kept(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"before")
+    digest = file_digest(str(path))
+    sent = transfer.folder(f"weights/{digest}", path)
+    path.write_bytes(b"after!")
+    monkeypatch.setattr(Shipment, "_read", lambda self, *piece: cluster._piece(*piece))
+    with pytest.raises(UserError, match=r"weights\.pt changed on the driver's machine"):
+        Shipment("", b"", (), {str(path): (digest, sent)}).install()
+    assert not sent.path.exists()
+    path.write_bytes(b"before")
+    sent = transfer.folder(f"weights/{digest}", path)
+    Shipment("", b"", (), {str(path): (digest, sent)}).install()
+    assert not sent.path.exists(), "it lies at its own path here"
+
+
+def test_a_trial_on_a_node_that_has_another_folder_of_that_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be used from node .* does not see the folder"):
+        cluster.check_shared(open_storage(tmp_path))
+    (tmp_path / "sweep.json").write_text("{}")
+    cluster.check_shared(open_storage(tmp_path))
+
+
+def test_a_trial_whose_worker_is_starting_is_not_given_another() -> None:
+    """Else a node that joins gets no trial where trials end more often than a worker takes to start."""
+    trials: Any = [
+        type("Trial", (), {"status": status})() for status in ("TERMINATED", "RUNNING", "PENDING", "PENDING", "PENDING")
+    ]
+    workers = {"working": trials[1], "starting": trials[2], "waits for a node": trials[3]}
+    actors = SimpleNamespace(live_actors=["working", "starting", "idle"])
+    controller = SimpleNamespace(_actor_to_trial=workers, _actor_manager=actors)
+    wrapper = SimpleNamespace(_tune_controller=controller, get_trials=lambda: trials)
+    assert schedulers.in_order().choose_trial_to_run(wrapper) is trials[3]
+    workers["another that is starting"] = trials[4]
+    actors.live_actors = [*workers]
+    assert schedulers.in_order().choose_trial_to_run(wrapper) is None
 
 
 @pytest.fixture(scope="session")

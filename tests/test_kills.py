@@ -43,7 +43,17 @@ def test_an_undisturbed_sweep_lost_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("events", "lost"),
     [
-        ([("epoch", "a", 1), ("start", "a", 0), ("restored", "a", 1), ("epoch", "a", 2), ("epoch", "a", 3)], []),
+        (
+            [
+                ("start", "a", 0),
+                ("epoch", "a", 1),
+                ("start", "a", 0),
+                ("restored", "a", 1),
+                ("epoch", "a", 2),
+                ("epoch", "a", 3),
+            ],
+            [],
+        ),
         ([*QUIET, ("start", "a", 0), ("restored", "a", 2), ("epoch", "a", 3)], [1]),
         ([*QUIET, ("start", "a", 0), ("restored", "a", 1), ("epoch", "a", 2), ("epoch", "a", 3)], [2]),
     ],
@@ -52,14 +62,19 @@ def test_epochs_that_were_reported_and_trained_again_are_counted(tmp_path: Path,
     made = campaign(tmp_path, events, {"a": 99})
     outcome = kills.examine(made, made.root, 1)
     assert outcome.epochs_lost == lost
-    assert outcome.is_good == (lost != [2])
+    assert outcome.is_good == (not lost)
 
 
 def test_a_finished_trial_that_is_trained_again_is_seen(tmp_path: Path) -> None:
-    made = campaign(tmp_path, [*QUIET, ("epoch", "a", 4)], {"a": 3.5})
+    made = campaign(tmp_path, [*QUIET, ("start", "a", 0), ("epoch", "a", 4)], {"a": 3.5})
     outcome = kills.examine(made, made.root, 1)
     assert outcome.trained_again == ["a"]
     assert not outcome.is_good
+
+
+def test_the_last_epoch_is_reported_after_the_row_is_written(tmp_path: Path) -> None:
+    made = campaign(tmp_path, QUIET, {"a": 2.5})
+    assert kills.examine(made, made.root, 1).is_good
 
 
 def test_a_trial_that_is_missing_is_seen(tmp_path: Path) -> None:

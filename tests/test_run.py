@@ -3,10 +3,12 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import CLASSES, TinyFaces
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -16,6 +18,7 @@ from fer_ray import results, run
 from fer_ray.config import KEYS, RunConfig
 from fer_ray.errors import UserError
 from fer_ray.experiment import draw, open_experiment
+from fer_ray.models import zoo
 from fer_ray.training import loop
 
 SMALL = {
@@ -245,3 +248,67 @@ def test_metrics_are_finite_or_null(finished: tuple[dict, Path]) -> None:
     numbers = [value for value in finished[0].values() if isinstance(value, float)]
     assert len(numbers) > 30
     assert all(math.isfinite(value) for value in numbers)
+
+
+def small_memory(monkeypatch: pytest.MonkeyPatch, num_images: int) -> list[int]:
+    """Makes networks fail as on a GPU whose memory holds so many images of a training step; returns what was tried."""
+    build, tried = zoo.build, []
+
+    def built(*arguments: Any) -> Any:
+        network = build(*arguments)
+
+        def full(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if module.training:
+                tried.append(len(inputs[0]))
+                if len(inputs[0]) > num_images:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB\nmore")
+
+        network.register_forward_pre_hook(full)
+        return network
+
+    monkeypatch.setattr(zoo, "build", built)
+    return tried
+
+
+def test_a_batch_that_memory_does_not_hold_is_trained_in_parts_and_the_row_says_so(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_parts = run.execute(config.replace({"optimizer.accumulation_steps": 4}), tmp_path)
+    tried, said = small_memory(monkeypatch, 4), []
+    row = run.execute(config, tmp_path, say=said.append)
+    assert (row["status"], row["out_of_memory_retries"]) == (results.FINISHED, 2)
+    assert tried[:3] == [16, 8, 4]
+    assert set(tried[3:]) == {4}
+    # The same batches and steps, so the same numbers as when it is asked for; and the run that was asked for.
+    assert (row["training.batch_size"], row["images_seen"]) == (16, in_parts["images_seen"])
+    scores = [name for name in row if name.startswith(("validation_", "test_"))]
+    assert {name: row[name] for name in scores} == {name: in_parts[name] for name in scores}
+    assert row["optimizer.accumulation_steps"] == 1
+    assert in_parts["out_of_memory_retries"] == 0
+    assert f"{row['id']}: the GPU's memory was full; each batch was trained in 4 parts" in said
+
+
+def test_memory_that_does_not_hold_two_images_fails_the_run_with_that_reason(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = small_memory(monkeypatch, 1)
+    row = run.execute(config, tmp_path)
+    assert row["status"] == results.FAILED
+    assert row["error"] == (
+        "the GPU's memory does not hold two images of a batch: CUDA out of memory. Tried to allocate 20 MiB"
+    )
+    assert tried == [16, 8, 4, 2]
+
+
+def test_a_run_that_is_ended_from_outside_is_stopped_and_its_test_unread(config: RunConfig, tmp_path: Path) -> None:
+    row = run.execute(config, tmp_path, report=lambda row: row["epoch"] == 1, tags={"proposal": 3})
+    assert (row["status"], row["error"], row["epochs_run"], row["test_reads"]) == (results.STOPPED, None, 1, 0)
+    assert row["proposal"] == 3
+    assert row["validation_macro_f1"] is not None
+    assert row.get("test_macro_f1") is None
+    folder = tmp_path / "trials" / row["id"]
+    assert not (folder / "best.safetensors").exists()
+    assert len(pd.read_parquet(folder / "epochs.parquet")) == 1
+    # At its last epoch too: whoever ended it does not wait for the test.
+    assert run.execute(config, tmp_path, report=lambda row: row["epoch"] == 2)["test_reads"] == 0
+    assert run.execute(config, tmp_path)["status"] == results.FINISHED

@@ -86,7 +86,7 @@ def command(arguments: Sequence[str]) -> int:
     arms: dict[str, Arm] = {}
     for name, (space, *flags) in ARMS.items():
         folder = name.replace(" + ", "-").replace(" ", "-").casefold()
-        budget = ("--image-budget", str(arms["grid"].num_images // SHARE)) if arms else ()
+        budget = ("--image-budget", str(_budget(arms["grid"], options.concurrency))) if arms else ()
         _sweep(["--space", str(Path(__file__).with_name(space)), "--name", folder, *flags, *budget, *common])
         arms[name] = read_arm(options.out / folder)
     scores = score_again({name: arm.pick for name, arm in arms.items()}, options.out / "fresh", options.concurrency)
@@ -133,6 +133,13 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / math.sqrt(len(values)))
     mean = float(values.mean())
     return Difference(mean, mean - half, mean + half)
+
+
+def _budget(grid: Arm, concurrency: int) -> int:
+    """Training images of a search: as a sweep ends after the epochs that run, room is left for one in each run."""
+    in_flight = grid.pick.data.num_train_images
+    assert isinstance(in_flight, int)
+    return grid.num_images // SHARE - concurrency * in_flight
 
 
 def _sweep(arguments: list[str]) -> None:

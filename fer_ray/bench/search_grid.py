@@ -25,6 +25,7 @@ BASE: dict[str, Any] = {
     "model.channels": 1,
     "data.image_size": 32,
     "data.num_train_images": 2048,
+    "optimizer.warmup_fraction": 0.1,
     "training.epochs": 6,
     "training.batch_size": 64,
     "training.selection_metric": "accuracy",

@@ -18,6 +18,7 @@ LOCK_SECONDS = 10.0
 _ENTRY = re.compile(r"[0-9a-f]{16}-\d+x\d+x\d+|\.[0-9a-f]{8}")
 _SOURCE = re.compile(r"[0-9a-f]{16}\.(json|partial)")
 _FEATURES = re.compile(r"[0-9a-f]{32}\.f32")
+_WEIGHTS = re.compile(r"[0-9a-f]{16}|\.[0-9a-f]{8}")
 _LEAKS = re.compile(r"\.?[0-9a-f]{8,16}\.npy")
 
 
@@ -160,6 +161,7 @@ def _clear(folder: Path) -> int:
                 *_named(folder / "sources", _SOURCE),
                 *_named(folder / "leakage", _LEAKS),
                 *_named(folder / "features", _FEATURES),
+                *_named(folder / "weights", _WEIGHTS),
             ]:
                 freed += _size(path)
                 num_entries += _ENTRY.fullmatch(path.name) is not None

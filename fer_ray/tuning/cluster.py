@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import tempfile
 import uuid
@@ -17,10 +18,10 @@ from fer_ray.config import NAMED_WEIGHTS, RunConfig
 from fer_ray.data import transfer
 from fer_ray.errors import UserError
 from fer_ray.experiment import Experiment, file_digest
-from fer_ray.storage import open_storage
+from fer_ray.storage import Storage, open_storage
 from fer_ray.tuning.machines import QUIET
 
-PROBE_SECONDS = 60
+PROBE_SECONDS = 180
 """How long a node may take to write and read back a file of the storage; its worker's start is part of it."""
 
 NOT_SENT = ("__pycache__", "*.onnx")
@@ -69,11 +70,17 @@ class Shipment:
     def install(self) -> None:
         """Brings what this node lacks into its cache; once per node, however many trials it gets.
 
-        Raises UserError when the cache cannot be written or the driver's files are gone.
+        Raises UserError when the cache cannot be written, or the driver's files are gone or others by now.
         """
-        missing = [sent for path, (digest, sent) in self.weights.items() if not _has_content(path, digest)]
-        for sent in (*self.folders, *missing):
+        for sent in self.folders:
             transfer.receive(sent, self._read)
+        for path, (digest, sent) in self.weights.items():
+            if _has_content(path, digest):
+                continue
+            transfer.receive(sent, self._read)
+            if not _has_content(sent.path / Path(path).name, digest):
+                shutil.rmtree(sent.path, ignore_errors=True)
+                raise UserError(f"model.weights: {path} changed on the driver's machine; start the sweep again")
 
     def experiment(self, config: RunConfig) -> Experiment:
         """The data of a run as the driver opened and divided them, from this node's cache. `install` comes first."""
@@ -134,6 +141,8 @@ def probe_storage(location: str) -> None:
             try:
                 problem = ray.get(answer, timeout=PROBE_SECONDS)
             except ray.exceptions.RayError as error:
+                if not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node):
+                    continue  # it left meanwhile
                 problem = _reason(error)
             if problem is None and mark is not None and not (mark / node).exists():
                 problem = _NOT_SHARED
@@ -142,6 +151,12 @@ def probe_storage(location: str) -> None:
     finally:
         if mark is not None:
             shutil.rmtree(mark, ignore_errors=True)
+
+
+def check_shared(storage: Storage) -> None:
+    """In a trial: raises UserError where its node, perhaps one that joined after the probe, has another folder."""
+    if not storage.is_remote and not (storage.folder / "sweep.json").exists():
+        raise UserError(f"--storage {storage.location} cannot be used from node {platform.node()}: {_NOT_SHARED}")
 
 
 _NOT_SHARED = (

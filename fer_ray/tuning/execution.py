@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.train._internal.session import get_session
+from ray.tune.trainable import wrap_function
 from rich.console import Console
 
 from fer_ray import results
@@ -35,6 +37,9 @@ MAX_WORKER_DEATHS = 10
 
 KEPT_CHECKPOINTS = 3
 """Of a trial that may be paused, in Tune's folder; another of a population may want one that is not the newest."""
+
+LAST_WORDS_SECONDS = 10
+"""How long a worker that is to end waits for its trial; after as long Tune kills it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def run_cells(execution: Execution, configs: Sequence[RunConfig], *, already_fin
         on_finished=lambda run_id: mirror.add_run(execution.storage, run_id),
     ) as view:
         budget = _budget(execution, view)
-        _fit(execution, view, budget, {"cell": tune.grid_search(cells)}, {})
+        _fit(execution, view, budget, {"cell": tune.grid_search(cells)}, {"scheduler": schedulers.in_order()})
     return budget.reason
 
 
@@ -195,7 +200,7 @@ def _fit(
     if execution.shipment is not None:
         trainable = tune.with_parameters(trial, shipment=execution.shipment)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, machines.wanted(execution.resources)),
+        tune.with_resources(_as_worker(trainable), machines.wanted(execution.resources)),
         param_space=param_space,
         tune_config=tune.TuneConfig(
             reuse_actors=True,
@@ -220,6 +225,20 @@ def _fit(
     finally:
         # Tune's own record; ours are the trials' files, from which a sweep goes on.
         shutil.rmtree(execution.root / TUNE_FOLDER, ignore_errors=True)
+
+
+def _as_worker(trainable: Callable) -> type:
+    """Tune's class of a trainable function, but a worker that is to end lets a stopped trial write its row first."""
+    worker: Any = wrap_function(trainable)
+    end = worker.cleanup
+
+    def cleanup(self: Any) -> None:
+        session: Any = get_session()
+        session.finish(timeout=LAST_WORDS_SECONDS)
+        end(self)
+
+    worker.cleanup = cleanup
+    return worker
 
 
 def _discard_checkpoints(execution: Execution, proposal: Proposal) -> None:

@@ -1,11 +1,12 @@
 """Ray's own callbacks to MLflow, Weights & Biases and TensorBoard, for those who follow their runs there."""
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fer_ray.errors import UserError
+from fer_ray.errors import UserError, nearest
 
 LOGGERS = {"mlflow": "mlflow", "wandb": "wandb", "tensorboard": "tensorboardX"}
 """Name of a logger -> the package that it needs."""
@@ -13,8 +14,6 @@ LOGGERS = {"mlflow": "mlflow", "wandb": "wandb", "tensorboard": "tensorboardX"}
 
 def check(names: Sequence[str]) -> None:
     """Raises UserError for a logger that is unknown or whose package is missing."""
-    from fer_ray.errors import nearest
-
     for name in names:
         if name not in LOGGERS:
             raise UserError(f"--log: {name!r} is no logger{nearest(name, LOGGERS)}; there are {', '.join(LOGGERS)}")
@@ -24,10 +23,8 @@ def check(names: Sequence[str]) -> None:
 
 def build_loggers(names: Sequence[str], root: Path) -> list[Any]:
     """The callbacks. MLflow and W&B take their servers and keys from their own environment variables; without these
-    MLflow writes to `mlruns/` beside the results.
+    MLflow writes to `mlruns/` beside the results. TensorBoard's files are in `tensorboard/` there, a folder per trial.
     """
-    import os
-
     callbacks: list[Any] = []
     if "mlflow" in names:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -39,7 +36,21 @@ def build_loggers(names: Sequence[str], root: Path) -> list[Any]:
 
         callbacks.append(WandbLoggerCallback(project=root.name))
     if "tensorboard" in names:
-        from ray.tune.logger import TBXLoggerCallback
-
-        callbacks.append(TBXLoggerCallback())
+        callbacks.append(_tensorboard(root / "tensorboard"))
     return callbacks
+
+
+def _tensorboard(root: Path) -> Any:
+    from ray.tune.logger import TBXLoggerCallback
+
+    class TensorBoard(TBXLoggerCallback):
+        """Ray's, but for the folder: Ray's own record of a sweep, where it would write, does not outlive it."""
+
+        def log_trial_start(self, trial: Any) -> None:
+            if trial in self._trial_writer:
+                self._trial_writer[trial].close()
+            folder = str(root / trial.config["cell"]["id"])
+            self._trial_writer[trial] = self._summary_writer_cls(folder, flush_secs=30)
+            self._trial_result[trial] = {}
+
+    return TensorBoard()

@@ -1,6 +1,6 @@
 """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846), by Ray's scheduler.
 
-The members of a population train at once. At each ninth of the epochs one of the worst quarter takes over the state of
+The members of a population train at once. At each third of the epochs one of the worst quarter takes over the state of
 one of the best quarter, weights, optimizer and all, and goes on with settings next to that one's. What is found is a
 schedule of settings, not one: a member's row tells its `lineage`, and no single config repeats it.
 """

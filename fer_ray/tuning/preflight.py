@@ -118,7 +118,7 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, i
             step = config.replace({"training.epochs": 1, "data.num_train_images": count})
             try:
                 few = replace(plan.of(config), max_evaluated=REHEARSAL_IMAGES)
-                row = run.execute(step, Path(scratch), experiment=few)
+                row = run.execute(step, Path(scratch), experiment=few, tags=plan.tags(config))
             except (RuntimeError, ValueError, MemoryError) as error:
                 raise UserError(
                     f"one step of {plan.run_id(config)} failed before the sweep started: {error}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.distributions import distribution_to_json, json_to_distribution
 
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError, nearest
@@ -83,7 +83,19 @@ def examples(space: Search, base: RunConfig, seed: int = 0) -> list[Point]:
                 raise UserError(
                     f"space {space.name}: known point {dict(wanted)}: {name}={value!r} is not taken ({got})"
                 )
+        if (reason := misfit(point.params, point.distributions)) is not None:
+            raise UserError(f"space {space.name}: known point {dict(wanted)}: {reason}")
     return points
+
+
+def misfit(params: Mapping[str, Any], distributions: Mapping[str, str]) -> str | None:
+    """Why one of these values is none of its distribution (JSON), if so; Optuna itself takes it with a warning."""
+    ranges = {name: json_to_distribution(distributions[name]) for name in params}
+    try:
+        optuna.trial.create_trial(value=0.0, params=dict(params), distributions=ranges)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def parameters(points: Sequence[Point]) -> dict[str, Any]:

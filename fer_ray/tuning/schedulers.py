@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
@@ -38,7 +39,21 @@ class _BeforeTheEnd(TrialScheduler):
         return super().on_trial_result(tune_controller, trial, result)
 
 
-class _Asha(_BeforeTheEnd, AsyncHyperBandScheduler):
+class _InOrder(FIFOScheduler):
+    """First come, first served, and a trial whose worker is starting waits for it.
+
+    Ray 2.60 would give it the next worker that comes free, and end the one that starts: where trials end more often
+    than a worker takes to start, a node that joins, or one whose worker died, would never get a trial.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        controller = tune_controller._tune_controller
+        starting = {controller._actor_to_trial.get(actor) for actor in controller._actor_manager.live_actors}
+        pending = (trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING)
+        return next((trial for trial in pending if trial not in starting), None)
+
+
+class _Asha(_BeforeTheEnd, _InOrder, AsyncHyperBandScheduler):
     pass
 
 
@@ -46,7 +61,7 @@ class _HyperBand(_BeforeTheEnd, HyperBandScheduler):
     pass
 
 
-class _Median(_BeforeTheEnd, MedianStoppingRule):
+class _Median(_BeforeTheEnd, _InOrder, MedianStoppingRule):
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if self.metric in result:
             super().on_trial_complete(tune_controller, trial, result)
@@ -57,16 +72,17 @@ def build(
 ) -> TrialScheduler:
     """A scheduler by its name.
 
-    `asha` (Li et al. 2018) and `hyperband` (Li et al. 2017) compare trials at rungs of 1, 3, 9, ... times the grace of
-    a ninth of the epochs; `median` (Golovin et al. 2017) stops a trial whose best value is below the median of the
-    others' means; `pbt` is of `population`. None of them is asked after the last epoch of a run, which has ended.
+    `asha` (Li et al. 2018) and `hyperband` (Li et al. 2017) compare trials at rungs. That of `asha` is at a third of the
+    epochs: earlier, a rate that warms up and anneals over them ranks trials wrongly. `median` (Golovin et al. 2017)
+    stops a trial whose best value is below the median of the others' means; `pbt` is of `population`. None of them is
+    asked after the last epoch of a run, which has ended.
 
     Args:
         mode: "maximize" or "minimize".
         earlier: curves of the trials of before, which ASHA goes on from.
     """
     common: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": {"maximize": "max"}.get(mode, "min")}
-    grace = max(1, max_epochs // REDUCTION**2)
+    grace = max(1, max_epochs // REDUCTION)
     if name == "asha":
         scheduler = _Asha(**common, max_t=max_epochs, grace_period=grace, reduction_factor=REDUCTION)
         for number, curve in enumerate(earlier):
@@ -80,7 +96,12 @@ def build(
         return _Median(**common, grace_period=grace, min_samples_required=REDUCTION, min_time_slice=never)
     if name == "pbt":
         return Population(metric=metric, mode=common["mode"], interval=grace, seed=seed)
-    return FIFOScheduler()
+    return in_order()
+
+
+def in_order() -> TrialScheduler:
+    """Stops nothing: every trial runs to its end, in the order of the list."""
+    return _InOrder()
 
 
 def _recall(scheduler: AsyncHyperBandScheduler, number: int, curve: Curve, sign: int) -> None:

@@ -41,6 +41,7 @@ def run(plan: Plan, options: Any, line: str, console: Console, started: float) -
     resources = _resources(options, plan.configs[0])
     if options.address is None:
         machines.check_local_resources(resources)
+        _limits(options, machines.resolve(resources, machines.local_resources()))
     name = options.name or _name(plan)
     storage = open_storage(place(options.storage, name))
     storage.pull()
@@ -91,7 +92,7 @@ def _work(
     if plan.is_search or configs:
         code = _train(plan, configs, storage, resources, strategy, options, console)
     storage.pull()
-    code = _report(storage, console, code)
+    _report(storage, console)
     spent = cli.duration(time.monotonic() - started)
     if plan.is_search:
         proposals = read_proposals(root)
@@ -229,7 +230,7 @@ def _missing(plan: Plan, storage: Storage, strategy: execution.Strategy) -> str:
     return f"{done}; missing: {shown}" if missing else done
 
 
-def _report(storage: Storage, console: Console, code: int) -> int:
+def _report(storage: Storage, console: Console) -> None:
     from fer_ray.analysis import report
 
     rows = results.read_rows(storage.folder)
@@ -239,11 +240,10 @@ def _report(storage: Storage, console: Console, code: int) -> int:
             if any(row["status"] == results.FAILED for row in rows)
             else "no trial has finished yet, so there is nothing to compare"
         )
-        return code
+        return
     *_, dashboard = report.write_report(storage.folder, console=cli.stdout_console())
     storage.push("tables", "dashboard.html", "trials.parquet", "epochs.parquet", "best_recipe.json")
     print(f"dashboard: {dashboard}")
-    return code
 
 
 def _strategy(plan: Plan, options: Any) -> execution.Strategy:

@@ -4,7 +4,7 @@ import json
 import tempfile
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from ray import tune
 
@@ -14,9 +14,7 @@ from fer_ray.errors import UserError
 from fer_ray.storage import Storage, open_storage
 from fer_ray.training.runtime import free_memory
 from fer_ray.tuning import population
-
-if TYPE_CHECKING:
-    from fer_ray.tuning.cluster import Shipment
+from fer_ray.tuning.cluster import Shipment, check_shared
 
 RETRIES = 1
 """How often a trial that the program itself failed is tried again, from its last checkpoint. The death of a worker or
@@ -53,7 +51,7 @@ class Cell(TypedDict):
     again: bool
 
 
-def trial(spec: dict[str, Any], shipment: "Shipment | None" = None) -> None:
+def trial(spec: dict[str, Any], shipment: Shipment | None = None) -> None:
     """Runs `spec["cell"]`, a Cell, and reports every epoch and the end to Tune.
 
     A failure of any kind is this trial's alone: it is written as a row and the sweep goes on. A run that is finished
@@ -76,7 +74,7 @@ def trial(spec: dict[str, Any], shipment: "Shipment | None" = None) -> None:
     tune.report({**_known(row, END_FIELDS), **end})
 
 
-def _run(cell: Cell, storage: Storage, shipment: "Shipment | None") -> dict[str, Any]:
+def _run(cell: Cell, storage: Storage, shipment: Shipment | None) -> dict[str, Any]:
     config, checkpoints = RunConfig.from_flat(cell["config"]), storage.folder / "checkpoints" / cell["id"]
     member = population.start(cell["id"], cell["config"], checkpoints) if cell["is_member"] else None
     reported = member.epoch if member is not None else _reported_before()
@@ -103,6 +101,7 @@ def _run(cell: Cell, storage: Storage, shipment: "Shipment | None") -> dict[str,
         try:
             experiment = weights_file = None
             if shipment is not None:
+                check_shared(storage)
                 shipment.install()
                 experiment, weights_file = shipment.experiment(config), shipment.weights_file(config)
             return run.execute(

@@ -4,6 +4,7 @@ Where both train the same thing on the same data, its results are Optuna's obser
 compared, and its best settings are the first to be tried.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,10 +47,10 @@ def read(folder: Path, plan: "Plan") -> Learned:
         raise UserError(f"--warm-start {folder}: there is no sweep.json; expected the results folder of a sweep")
     info, space = results.read_json(folder / "sweep.json"), plan.space
     assert isinstance(space, Search)
-    names = set(plan.parameters)
+    names, mine = set(plan.parameters), plan.info()
     if info.get("kind") == "search":
         ended = [p for p in read_proposals(folder) if p.values and names.issuperset(p.params)]
-        same = info["objectives"] == list(space.objectives) and _same_runs(info, plan)
+        same = all(info[key] == mine[key] for key in ("objectives", "parameters")) and _same_runs(info, mine)
         if same and ended:
             # An earlier record of the same thing, whatever number it had.
             found = tuple(frozen_trial(replace(p, reason=None), samplers.directions(space.objectives)) for p in ended)
@@ -63,6 +64,8 @@ def read(folder: Path, plan: "Plan") -> Learned:
         scored = [(row[objective], {key: row[key] for key in keys}) for row in rows if row.get(objective) is not None]
         scored = [item for item in scored if item[1]]
         is_higher_better = OBJECTIVES[objective] == "maximize"
+    ranges = {name: json.dumps(found) for name, found in plan.parameters.items()}
+    scored = [(value, point) for value, point in scored if samplers.misfit(point, ranges) is None]
     if not scored:
         raise UserError(
             f"--warm-start {folder}: it has no result for a parameter of this search ({', '.join(sorted(names))})"
@@ -72,8 +75,7 @@ def read(folder: Path, plan: "Plan") -> Learned:
     return Learned(points=tuple(points), notes=(said,))
 
 
-def _same_runs(info: dict[str, Any], plan: "Plan") -> bool:
-    mine = plan.info()
+def _same_runs(info: dict[str, Any], mine: dict[str, Any]) -> bool:
     digests = ("digest", "synthetic_digest", "cross_digest")
     skipped = {*DATA_PATHS, *(key for key in mine["fixed"] if key.startswith("runtime."))}
     return (
