@@ -150,10 +150,11 @@ class Driver:
             self._end(name, result)  # Tune tells of this epoch nowhere else
         else:
             self._running[name] = (config, epoch, run_id)
-            self.proposer.on_trial_result(name, result)
-            if epoch == EPOCHS:
+            if epoch < EPOCHS:  # the end is the report of the last one
+                self.proposer.on_trial_result(name, result)
+            else:
                 self._row(run_id).parent.mkdir(parents=True)
-                results.write_json(self._row(run_id), {**result, "epoch": epoch + 1, "status": results.FINISHED})
+                results.write_json(self._row(run_id), {**result, "status": results.FINISHED})
 
     def _end(self, name: str, result: dict[str, Any]) -> None:
         del self._running[name]

@@ -22,8 +22,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def budget(*, gpus: float = 0, images_before: int = 0, **limits: float) -> Budget:
-    return Budget(Limits(**limits), gpus_in_use=lambda: gpus, images_before=images_before)  # type: ignore[arg-type]
+def budget(*, gpus: float = 0, before: dict[str, int] | None = None, **limits: float) -> Budget:
+    return Budget(Limits(**limits), gpus_in_use=lambda: gpus, images=before or {})  # type: ignore[arg-type]
 
 
 def test_without_a_limit_nothing_ends(clock: Clock) -> None:
@@ -44,7 +44,7 @@ def test_wall_time_counts_from_the_start(clock: Clock) -> None:
 
 def test_gpu_hours_are_those_that_trials_held(clock: Clock) -> None:
     held = [0.0]
-    limited = Budget(Limits(gpu_hours=1), gpus_in_use=lambda: held[0])
+    limited = Budget(Limits(gpu_hours=1), gpus_in_use=lambda: held[0], images={})
     clock.now += 7200  # none is held
     assert not limited.stop_all()
     held[0] = 4 * 0.5
@@ -65,21 +65,21 @@ def test_money_is_gpu_hours_times_their_price(clock: Clock) -> None:
 
 
 def test_images_are_those_of_all_trials_and_of_before(clock: Clock) -> None:
-    limited = budget(images=1000, images_before=400)
-    limited("a", {"images_seen": 100})
-    limited("a", {"images_seen": 200})  # so far, not since then
-    limited("b", {"images_seen": 300})
-    limited("b", {"images_seen": 300, "ended": True})
+    limited = budget(images=1000, before={"before": 300, "b": 200})
+    limited("1", {"run": "a", "images_seen": 100})
+    limited("1", {"run": "a", "images_seen": 200})  # so far, not since then
+    limited("2", {"run": "b", "images_seen": 300})  # goes on, its images of before among these
+    limited("2", {"run": "b", "images_seen": 400, "ended": True})
     assert limited.images == 900
     assert not limited.stop_all()
-    limited("b", {"images_seen": 400})
+    limited("3", {"run": "c", "images_seen": 100})
     assert limited.stop_all()
     assert limited.reason == "its 1,000 training images"
 
 
 def test_no_trial_is_stopped_alone_and_the_first_reason_stays(clock: Clock) -> None:
     limited = budget(seconds=10, images=100)
-    assert limited("a", {"images_seen": 10**9}) is False
+    assert limited("1", {"run": "a", "images_seen": 10**9}) is False
     assert limited.stop_all()
     clock.now += 100
     assert limited.stop_all()

@@ -138,7 +138,7 @@ def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) 
     return storage / "cells"
 
 
-def by_driver(nodes: LocalCluster, arguments: list[str], disturb: Callable[[], None]) -> None:
+def by_driver(nodes: LocalCluster, arguments: list[str], disturb: Callable[[subprocess.Popen], None]) -> None:
     """A driver of its own joins by address."""
     with subprocess.Popen(
         sweep(*arguments, f"--address={nodes.address}"),
@@ -147,12 +147,12 @@ def by_driver(nodes: LocalCluster, arguments: list[str], disturb: Callable[[], N
         stderr=subprocess.STDOUT,
         text=True,
     ) as driver:
-        disturb()
+        disturb(driver)
         output, _ = driver.communicate(timeout=PATIENCE_SECONDS)
     assert driver.returncode == 0, output[-3000:]
 
 
-def by_job(nodes: LocalCluster, arguments: list[str], disturb: Callable[[], None]) -> None:
+def by_job(nodes: LocalCluster, arguments: list[str], disturb: Callable[[subprocess.Popen], None]) -> None:
     """The command is sent to the cluster and runs there."""
     job = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", f"--address={nodes.dashboard}", "--"]
     with subprocess.Popen(
@@ -162,7 +162,7 @@ def by_job(nodes: LocalCluster, arguments: list[str], disturb: Callable[[], None
         stderr=subprocess.STDOUT,
         text=True,
     ) as submitted:
-        disturb()
+        disturb(submitted)
         output, _ = submitted.communicate(timeout=PATIENCE_SECONDS)
     assert submitted.returncode == 0, output[-3000:]
     assert f"{TRIALS} of {TRIALS} trials finished" in output
@@ -200,8 +200,13 @@ def test_a_sweep_over_three_nodes_survives_that_one_goes_and_one_joins(
     with LocalCluster(3, with_dashboard=drive is by_job) as nodes:
         where = [nodes.folder, tmp_path]
 
-        def disturb() -> None:
-            wait(lambda: len({p.parent.name for base in where for p in base.rglob("trials/*/row.json")}) >= TRIALS / 3)
+        def disturb(process: subprocess.Popen) -> None:
+            wait(
+                lambda: (
+                    process.poll() is not None
+                    or len({p.parent.name for base in where for p in base.rglob("trials/*/row.json")}) >= TRIALS / 3
+                )
+            )
             nodes.kill_node(nodes.nodes[0])
             nodes.add_node()
 

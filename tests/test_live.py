@@ -74,7 +74,7 @@ def test_a_search_counts_proposals_and_the_best_is_by_its_objective(console: Con
     text = shown(view, console)
     assert "proposals" in text
     assert "1/9" in text
-    assert "best     b " in text
+    assert "best   b  " in text
 
 
 def test_time_left_is_unknown_before_the_first_epoch(console: Console) -> None:

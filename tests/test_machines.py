@@ -108,3 +108,12 @@ def test_a_machine_of_ones_own_gets_a_new_token_and_a_cluster_keeps_its_own(monk
     machines.set_environment(None)
     assert len({"the cluster's", first, os.environ["RAY_AUTH_TOKEN"]}) == 3
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_ray_that_does_not_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nmore")
+
+    monkeypatch.setattr(ray, "init", slow)
+    with pytest.raises(UserError, match=r"Ray cannot be started here \(The current node timed out during startup\.\)"):
+        machines.start_ray(None)

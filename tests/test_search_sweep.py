@@ -13,7 +13,7 @@ import pytest
 from fer_ray import results
 from fer_ray.proposals import Proposal, read_proposals
 
-PATIENCE_SECONDS = 400
+PATIENCE_SECONDS = 600
 
 SPACE = """
 from fer_ray.space import Search

@@ -21,7 +21,7 @@ from filelock import FileLock
 from fer_ray import cli, results, sweep
 from fer_ray.errors import UserError
 
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600
 """For anything to happen; how long it takes says something about the machine, not about the program."""
 
 SPACE = """

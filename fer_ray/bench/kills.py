@@ -212,7 +212,8 @@ class Campaign:
         if self._driver.poll() not in (None, 0):
             raise UserError(f"the sweep ended with exit code {self._driver.returncode}: {self._log()}")
         for path in (self.root / "trials").glob("*/row.json"):
-            self.finished_at.setdefault(path.parent.name, datetime.now(UTC))
+            if path.parent.name not in self.finished_at and results.read_json(path)["status"] == results.FINISHED:
+                self.finished_at[path.parent.name] = datetime.now(UTC)
 
     def _log(self) -> str:
         return (self.storage / "driver.log").read_text(errors="replace")[-2000:]
@@ -228,6 +229,7 @@ class Outcome:
         starts: how often a trial got a worker.
         epochs_lost: epochs that had been reported and were trained once more, per kill that cost any. The epoch that
             runs is not reported yet, nor is the last one before its test is written.
+        given_up: how often a driver gave a trial up; a kill must not use up what a trial has for its own failures.
         most_deaths: of workers of one trial in the eyes of one driver or several.
         different: tables and columns that differ from the undisturbed sweep.
     """
@@ -237,19 +239,22 @@ class Outcome:
     trained_again: list[str]
     starts: int
     epochs_lost: list[int]
+    given_up: int
     most_deaths: int
     different: list[str]
 
     @property
     def is_good(self) -> bool:
         """Whether nothing was lost."""
-        return self.num_finished == self.num_trials and not (self.trained_again or self.epochs_lost or self.different)
+        lost = self.trained_again or self.epochs_lost or self.given_up or self.different
+        return self.num_finished == self.num_trials and not lost
 
     def lines(self) -> list[str]:
         """For people."""
         return [
             f"trials lost: {self.num_trials - self.num_finished} of {self.num_trials}",
             f"finished trials trained again: {len(self.trained_again)}",
+            f"trials given up on the way: {self.given_up}",
             f"starts of trials: {self.starts}; most deaths of one trial's workers: {self.most_deaths}",
             f"reported epochs trained once more: {sum(self.epochs_lost)}, so a kill costs the epoch that runs",
             f"tables and columns that differ from the undisturbed sweep: {', '.join(self.different) or 'none'}",
@@ -279,6 +284,7 @@ def examine(campaign: Campaign, undisturbed: Path, num_trials: int) -> Outcome:
         sorted(again),
         sum(event["event"] == "start" for event in events),
         [before + 1 - after for before, after in steps if after <= before],
+        sum(event["event"] == "end" and event["status"] == results.FAILED for event in events),
         max(deaths.values(), default=0),
         differences(campaign.root, undisturbed),
     )
@@ -286,14 +292,10 @@ def examine(campaign: Campaign, undisturbed: Path, num_trials: int) -> Outcome:
 
 def differences(left: Path, right: Path) -> list[str]:
     """Names of tables that are not equal byte by byte, and of columns of rows, but for their costs."""
-    names = sorted({path.name for root in (left, right) for path in (root / "tables").iterdir()})
-    found = [name for name in names if _content(left / "tables" / name) != _content(right / "tables" / name)]
+    tables = [{path.name: path.read_bytes() for path in (root / "tables").iterdir()} for root in (left, right)]
+    found = sorted(name for name in tables[0].keys() | tables[1] if tables[0].get(name) != tables[1].get(name))
     rows: list[Mapping[str, dict[str, Any]]] = [{row["id"]: row for row in results.read_rows(r)} for r in (left, right)]
     if rows[0].keys() != rows[1].keys():
         return [*found, "ids"]
     columns = {column for row in rows[1].values() for column in row}.difference(results.COST_COLUMNS)
     return found + sorted(c for c in columns if any(rows[0][i].get(c) != rows[1][i].get(c) for i in rows[1]))
-
-
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None

@@ -1,8 +1,7 @@
 """What a sweep may cost: time, GPU-hours, money, training images. At its end the sweep stops in order."""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +31,10 @@ class Limits:
 class Budget(Stopper):
     """Tells Tune when to stop all trials. Trials that run keep their checkpoints, so that the sweep can go on."""
 
-    def __init__(self, limits: Limits, *, gpus_in_use: Callable[[], float], images_before: int = 0) -> None:
+    def __init__(self, limits: Limits, *, gpus_in_use: Callable[[], float], images: Mapping[str, int]) -> None:
+        """`images` maps the runs of before to the training images that they saw; they may go on now."""
         self._limits, self._gpus_in_use = limits, gpus_in_use
-        self._images: dict[str, int] = defaultdict(int)
-        self._images_before = images_before
+        self._images = dict(images)
         self._started = self._looked = time.monotonic()
         self._gpu_seconds = 0.0
         self.reason: str | None = None
@@ -46,12 +45,12 @@ class Budget(Stopper):
     @property
     def images(self) -> int:
         """Training images so far, those of before included."""
-        return self._images_before + sum(self._images.values())
+        return sum(self._images.values())
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tune's hook: whether this trial alone is to stop."""
-        if result.get("images_seen") and not result.get("ended"):
-            self._images[trial_id] = result["images_seen"]
+        if result.get("images_seen"):
+            self._images[result["run"]] = result["images_seen"]
         return False
 
     def stop_all(self) -> bool:

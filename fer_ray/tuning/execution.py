@@ -25,6 +25,7 @@ from fer_ray.tuning.mirror import Mirror
 from fer_ray.tuning.plan import Plan
 from fer_ray.tuning.population import Members
 from fer_ray.tuning.proposer import Proposer
+from fer_ray.tuning.ray_repairs import count_deaths_once
 from fer_ray.tuning.trial import Cell, trial
 
 if TYPE_CHECKING:
@@ -181,11 +182,10 @@ def run_search(execution: Execution) -> str | None:
 
 
 def _budget(execution: Execution, view: LiveView) -> Budget:
-    """The limits of the command. Images count over the whole sweep, so that the row of every trial says its own."""
-    rows = results.read_rows(execution.root)
-    before = sum(int(row.get("images_seen") or 0) for row in rows if row["status"] != results.FAILED)
+    """The limits of the command. Images count over the whole sweep, what was stopped or failed included."""
+    images = {row["id"]: int(row.get("images_seen") or 0) for row in results.read_rows(execution.root)}
     gpus = execution.resources.gpus_per_trial or 0
-    return Budget(execution.limits, gpus_in_use=lambda: view.num_running * gpus, images_before=before)
+    return Budget(execution.limits, gpus_in_use=lambda: view.num_running * gpus, images=images)
 
 
 def _fit(
@@ -199,8 +199,9 @@ def _fit(
     trainable: Callable = trial
     if execution.shipment is not None:
         trainable = tune.with_parameters(trial, shipment=execution.shipment)
+    count_deaths_once()
     tuner = tune.Tuner(
-        tune.with_resources(_as_worker(trainable), machines.wanted(execution.resources)),
+        _as_worker(tune.with_resources(trainable, machines.wanted(execution.resources))),
         param_space=param_space,
         tune_config=tune.TuneConfig(
             reuse_actors=True,

@@ -6,6 +6,7 @@ death leaves the cluster alone.
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -134,6 +135,7 @@ def _serve() -> None:
                     node_ip_address=LOOPBACK,
                     include_dashboard=command["dashboard"],
                     dashboard_port=0,
+                    dashboard_agent_listen_port=0,
                 )
                 answer = cluster.address, f"http://{head.webui_url}"
             elif what == "add":
@@ -153,10 +155,10 @@ def _serve() -> None:
 
 
 def _trials_of(raylets: list[int]) -> list[int]:
-    """Process ids of these raylets' workers that run an actor of Tune."""
+    """Process ids of these raylets' workers that run a method of an actor; those of plain tasks and agents do not."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = (line.split(None, 2) for line in listed.splitlines())
-    return [int(pid) for pid, parent, title in rows if int(parent) in raylets and title.startswith("ray::ImplicitFunc")]
+    return [int(pid) for pid, parent, title in rows if int(parent) in raylets and re.match(r"ray::\w+\.", title)]
 
 
 if __name__ == "__main__":

@@ -80,10 +80,16 @@ def start_ray(address: str | None) -> None:
 
             with runtime_env() as env:
                 ray.init(address=address, runtime_env=env, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = "Ray cannot be started here" if address is None else f"--address {address}: Ray cannot be reached"
+    except UserError:
+        raise
+    except Exception as error:  # Ray raises bare ones too, when its processes take too long to start
+        reason = str(error).partition("\n")[0]
+        if address is None:
+            raise UserError(
+                f"Ray cannot be started here ({reason}). Is the machine very busy, or its disk or memory full?"
+            ) from error
         raise UserError(
-            f"{where} ({str(error).splitlines()[0]}). "
+            f"--address {address}: Ray cannot be reached ({reason}). "
             "Check the address with `ray status`, and RAY_AUTH_TOKEN if the cluster asks for one"
         ) from error
 

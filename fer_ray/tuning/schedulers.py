@@ -72,8 +72,8 @@ def build(
 ) -> TrialScheduler:
     """A scheduler by its name.
 
-    `asha` (Li et al. 2018) and `hyperband` (Li et al. 2017) compare trials at rungs. That of `asha` is at a third of the
-    epochs: earlier, a rate that warms up and anneals over them ranks trials wrongly. `median` (Golovin et al. 2017)
+    `asha` (Li et al. 2018) and `hyperband` (Li et al. 2017) compare trials at rungs. That of `asha` is at a third of
+    the epochs: earlier, a rate that warms up and anneals over them ranks trials wrongly. `median` (Golovin et al. 2017)
     stops a trial whose best value is below the median of the others' means; `pbt` is of `population`. None of them is
     asked after the last epoch of a run, which has ended.
 

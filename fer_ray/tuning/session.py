@@ -114,10 +114,10 @@ def _train(
     console: Console,
 ) -> int:
     reached, interrupted = None, False
-    # A cluster's scheduler ends a job by SIGTERM, and gives it some time.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         machines.start_ray(options.address)
+        # A cluster's scheduler ends a job by SIGTERM, and gives it some time; Ray, which has its own mind, gives none.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         resources = machines.resolve(resources)
         if options.address is not None:
             machines.check_resources(resources)

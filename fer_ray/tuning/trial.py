@@ -70,7 +70,7 @@ def trial(spec: dict[str, Any], shipment: Shipment | None = None) -> None:
         if row["status"] == results.STOPPED:
             raise SystemExit(0)  # what Tune ended the function with; one that returns has to report its end
         storage.remove(checkpoints)
-    end = {"epoch": row.get("epochs_run") or 0, "ended": True, "was_there": was_there, "done": True}
+    end = {"epoch": row.get("epochs_run") or 0, "ended": True, "was_there": was_there, "done": True, "run": cell["id"]}
     tune.report({**_known(row, END_FIELDS), **end})
 
 
@@ -85,7 +85,7 @@ def _run(cell: Cell, storage: Storage, shipment: Shipment | None) -> dict[str, A
         # of the end is its report.
         if row["epoch"] <= reported or row["epoch"] == config.training.epochs:
             return False
-        values = _known(row, (*EPOCH_FIELDS, "is_restored"))
+        values = _known(row, (*EPOCH_FIELDS, "is_restored")) | {"run": cell["id"]}
         try:
             if member is None:
                 _report(values, is_pausable=cell["pausable"])
