@@ -1,6 +1,8 @@
 """The view of a sweep, driven as Tune drives it."""
 
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,7 +44,7 @@ def test_the_view_counts_what_is_done_running_failed_and_waiting(console: Consol
     end(view, b, ended(results.FAILED, error="loss is not finite [/at] step 7"))
     view.on_trial_start(0, [], c)
     view.on_trial_result(0, [], c, epoch(3))
-    assert (view.failed, view.num_running, finished) == (1, 1, ["a"])
+    assert (view.failed, finished) == (1, ["a"])
     text = shown(view, console)
     assert "1/4 a: validation accuracy 0.600, macro F1 0.250, 3 s" in text
     assert "1 done, 1 running, 1 failed, 3 from before, 1 waiting" in text
@@ -106,7 +108,7 @@ def test_a_worker_that_died_is_said_and_is_no_failure(console: Console, tmp_path
     trial = as_trial(cell("lost", tmp_path))
     view.on_trial_start(0, [], trial)
     view.on_trial_recover(0, [], trial)
-    assert (view.failed, view.num_running) == (0, 0)
+    assert view.failed == 0
     assert "lost: its worker died; it goes on from its last checkpoint" in console.export_text()
     assert results.read_rows(tmp_path) == []
 
@@ -118,3 +120,9 @@ def test_a_worker_that_died_once_too_often_leaves_a_failed_row(console: Console,
     assert (row["id"], row["status"], row["proposal"]) == ("lost", results.FAILED, 7)
     assert "process died again and again" in row["error"]
     assert view.failed == 1
+
+
+def test_paused_trials_hold_no_gpu(tmp_path: Path) -> None:
+    view = LiveView(Console(file=StringIO()), tmp_path, total=3, already_finished=0, slots=2)
+    view.on_step_begin(1, [SimpleNamespace(status=status, RUNNING="RUNNING") for status in ("RUNNING", "PAUSED")])
+    assert view.num_running == 1

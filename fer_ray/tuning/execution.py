@@ -175,8 +175,10 @@ def run_search(execution: Execution) -> str | None:
             space_of_cells = {"cell": tune.grid_search(members.cells)}
             _fit(execution, view, budget, space_of_cells, {"scheduler": scheduler}, callbacks=[members])
         else:
-            # Tune asks its searcher for as many as run at once, and no one else knows how many these are.
-            searcher = tune.search.ConcurrencyLimiter(proposer, max_concurrent=machines.slots(resources))
+            # Tune asks its searcher for as many as run at once, and no one else knows how many these are. HyperBand
+            # compares brackets, which wait for their members, so that it needs them all.
+            at_once = strategy.num_trials if strategy.scheduler == "hyperband" else machines.slots(resources)
+            searcher = tune.search.ConcurrencyLimiter(proposer, max_concurrent=at_once)
             _fit(execution, view, budget, {}, {"search_alg": searcher, "scheduler": scheduler, "num_samples": -1})
     return budget.reason
 

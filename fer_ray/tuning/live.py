@@ -44,6 +44,7 @@ class LiveView(tune.Callback):
         self._epochs_done: dict[str, int] = defaultdict(int)
         self._ended: dict[str, dict[str, Any]] = {}
         self._running: dict[str, float] = {}
+        self._num_running = 0
         self._epoch_seconds: dict[str, list[float]] = defaultdict(list)
         self._already_finished = already_finished
         self._started = time.monotonic()
@@ -74,8 +75,12 @@ class LiveView(tune.Callback):
 
     @property
     def num_running(self) -> int:
-        """Trials that run now."""
-        return len(self._running)
+        """Trials that run now; those that a scheduler has paused are not among them."""
+        return self._num_running
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        """Tune's hook, called all the time."""
+        self._num_running = sum(trial.status == trial.RUNNING for trial in trials)
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Tune's hook: a trial got its place, for the first time or again."""
