@@ -29,6 +29,7 @@ class Plan:
         experiments: FER+ vote mode -> the opened data; one for all runs unless the modes are compared.
         notes: decisions to say aloud, a line each.
         parameters: of a search, name -> distribution as Optuna writes it.
+        points: of a search, example -> what it was drawn as.
         variants: run -> the variant that it is of, where a design has some.
     """
 
@@ -39,6 +40,7 @@ class Plan:
     experiments: Mapping[str, Experiment]
     notes: tuple[str, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    points: Mapping[RunConfig, samplers.Point] = field(default_factory=dict)
     variants: Mapping[RunConfig, str] = field(default_factory=dict)
 
     @property

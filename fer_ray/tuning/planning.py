@@ -122,7 +122,14 @@ def _plan_search(space: Search, base: RunConfig, values: Mapping[str, Any], axes
     base = base.replace({"data.num_train_images": configs[0].data.num_train_images})
     fixed = {key: value for key, value in base.flat().items() if key not in {*varied, SEED_KEY}}
     return Plan(
-        space, base, fixed, tuple(dict.fromkeys(configs)), experiments, notes, parameters=samplers.parameters(points)
+        space,
+        base,
+        fixed,
+        tuple(dict.fromkeys(configs)),
+        experiments,
+        notes,
+        parameters=samplers.parameters(points),
+        points=dict(zip(configs, points, strict=True)),
     )
 
 

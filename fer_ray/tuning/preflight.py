@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from rich.console import Console
 from fer_ray import results, run
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
+from fer_ray.proposals import Proposal, ProposedRun, write_proposal
 from fer_ray.run_data import image_size, normalization
+from fer_ray.space import Search
 from fer_ray.tuning.plan import Plan
 
 TIMED_STEPS = 3
@@ -108,7 +110,7 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, i
 
     by_cost = sorted(configs, key=lambda config: cost.seconds[plan.run_id(config)])
     with tempfile.TemporaryDirectory(dir=root, prefix=".rehearsal-") as scratch:
-        failed, peak = [], 0.0
+        rows: list[dict[str, Any]] = []
         cells = dict.fromkeys((by_cost[-1], by_cost[0]))
         for config in cells:
             enough = math.ceil(1 / (config.data.real_fraction or 1))  # for one real face
@@ -118,16 +120,37 @@ def rehearse(plan: Plan, configs: Sequence[RunConfig], cost: Cost, root: Path, i
             step = config.replace({"training.epochs": 1, "data.num_train_images": count})
             try:
                 few = replace(plan.of(config), max_evaluated=REHEARSAL_IMAGES)
-                row = run.execute(step, Path(scratch), experiment=few, tags=plan.tags(config))
+                tags = {"proposal": len(rows)} if plan.is_search else plan.tags(config)
+                rows.append(run.execute(step, Path(scratch), experiment=few, tags=tags))
             except (RuntimeError, ValueError, MemoryError) as error:
                 raise UserError(
                     f"one step of {plan.run_id(config)} failed before the sweep started: {error}"
                 ) from error
-            peak = max(peak, row["peak_memory_mb"] or 0.0)
-            if row["error"]:
-                failed.append(f"{plan.run_id(config)}: {row['error']}")
+        failed = [f"{row['id']}: {row['error']}" for row in rows if row["error"]]
         if len(failed) == len(cells):  # one cell that diverges is an outcome, and the others are compared
             raise UserError(f"one step of each of these failed before the sweep started: {'; '.join(failed)}")
         results.write_json(Path(scratch) / "sweep.json", dict(info))
+        for proposal in _as_proposals(plan, cells, rows):
+            write_proposal(Path(scratch), proposal)
         report.write_report(Path(scratch), console=Console(quiet=True))
-    return peak
+    return max(row["peak_memory_mb"] or 0.0 for row in rows)
+
+
+def _as_proposals(plan: Plan, configs: Iterable[RunConfig], rows: Sequence[Mapping[str, Any]]) -> list[Proposal]:
+    """The rehearsed runs as a search would record them; none of a factorial design."""
+    if not isinstance(plan.space, Search):
+        return []
+    objectives = plan.space.objectives
+    return [
+        Proposal(
+            number=number,
+            source="sampler",
+            params=plan.points[config].params,
+            distributions=plan.points[config].distributions,
+            config=plan.points[config].values,
+            state="failed" if row["error"] else "complete",
+            runs=(ProposedRun(row["id"], row["training.seed"], row["status"]),),
+            values=None if row["error"] else [float(row.get(name) or 0) for name in objectives],
+        )
+        for number, (config, row) in enumerate(zip(configs, rows, strict=True))
+    ]
