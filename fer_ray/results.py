@@ -182,12 +182,11 @@ def load(root: str | Path) -> Sweep:
     return Sweep(root, info, trials, whole.sort_values(["id", "epoch"], kind="stable", ignore_index=True))
 
 
-def keep_best_weights(root: Path, count: int) -> None:
-    """Deletes the weights of all but the `count` finished trials that are best on validation macro F1."""
+def ids_beyond_best(root: Path, count: int) -> list[str]:
+    """Ids of all finished trials but the `count` that are best on validation macro F1, whose weights can go."""
     rows = [row for row in read_rows(root) if row["status"] == FINISHED]
     rows.sort(key=lambda row: row["validation_macro_f1"] or 0, reverse=True)
-    for row in rows[count:]:
-        (root / "trials" / row["id"] / "best.safetensors").unlink(missing_ok=True)
+    return [row["id"] for row in rows[count:]]
 
 
 def compact(sweep: Sweep) -> None:

@@ -147,6 +147,7 @@ def run_search(execution: Execution) -> str | None:
         gpus_per_trial=resources.gpus_per_trial or 0,
         is_over=lambda: bool(proposer_budget) and proposer_budget[0].reason is not None,
         on_end=on_end,
+        on_written=lambda path: execution.storage.push(str(path.relative_to(execution.root))),
     )
     scheduler = schedulers.build(
         strategy.scheduler,

@@ -46,6 +46,7 @@ class Proposer(Searcher):
         gpus_per_trial: float = 0.0,
         is_over: Callable[[], bool] = lambda: False,
         on_end: Callable[[Proposal], None] = lambda proposal: None,
+        on_written: Callable[[Path], None] = lambda path: None,
     ) -> None:
         """Continues a search from its `earlier` proposals.
 
@@ -55,11 +56,12 @@ class Proposer(Searcher):
             observed: complete trials of an earlier search, as Optuna knows them.
             is_over: whether a budget has ended the sweep, so that what ends now was not stopped by the scheduler.
             on_end: told of every proposal that has ended.
+            on_written: told of every file of a proposal.
         """
         super().__init__(metric=space.objectives[0], mode="max")
         self._space, self._base, self._root = space, base, root
         self._run_id, self._make_cell, self._is_over, self._on_end = run_id, make_cell, is_over, on_end
-        self._num_trials, self._gpus_per_trial = num_trials, gpus_per_trial
+        self._num_trials, self._gpus_per_trial, self._on_written = num_trials, gpus_per_trial, on_written
         self._directions = samplers.directions(space.objectives)
         built = samplers.build(sampler, space.seeds[0] + len(earlier), len(space.objectives))
         self._study = optuna.create_study(directions=self._directions, sampler=built)
@@ -279,7 +281,7 @@ class Proposer(Searcher):
     def _store(self, proposal: Proposal) -> None:
         self._proposals[proposal.number] = proposal
         try:
-            write_proposal(self._root, proposal)
+            self._on_written(write_proposal(self._root, proposal))
         except OSError as error:
             raise UserError(f"cannot write proposal {proposal.number} to {self._root}: {error.strerror}") from error
 

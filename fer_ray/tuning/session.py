@@ -145,8 +145,9 @@ def _train(
     finally:
         machines.stop_ray()
         storage.pull()
-        results.keep_best_weights(storage.folder, KEPT_WEIGHTS)
-        storage.push("study.db", "journal.jsonl", "proposals")
+        spare = results.ids_beyond_best(storage.folder, KEPT_WEIGHTS)
+        storage.remove(*(f"trials/{run_id}/best.safetensors" for run_id in spare))
+        storage.push("study.db", "journal.jsonl")
     if interrupted:
         console.print(f"interrupted: {_missing(plan, storage, strategy)}. The same command goes on with the rest")
         return cli.INTERRUPTED
