@@ -65,16 +65,16 @@ class Tuned:
         return self.epochs
 
 
-def test_asha_stops_at_a_third_of_the_epochs_and_never_at_the_last() -> None:
+def test_asha_stops_at_two_thirds_of_the_epochs_and_never_at_the_last() -> None:
     asha = Tuned("asha", 9)
     assert asha.train("first", 0.5) == 9
-    assert asha.train("worse", 0.4) == 3
+    assert asha.train("worse", 0.4) == 6
     assert asha.train("better", 0.6) == 9
     sinking = asha.add("sinking")
-    values = {1: 0.9, 2: 0.9, 3: 0.1}
-    assert [asha.report(sinking, epoch, value) for epoch, value in values.items()] == [GO_ON, GO_ON, STOP]
+    values = [0.9, 0.9, 0.9, 0.9, 0.9, 0.1]
+    assert [asha.report(sinking, epoch, value) for epoch, value in enumerate(values, 1)] == [GO_ON] * 5 + [STOP]
     falling = asha.add("falling")
-    assert [asha.report(falling, epoch, 0.0 if epoch > 3 else 0.9) for epoch in range(1, 10)] == [GO_ON] * 9
+    assert [asha.report(falling, epoch, 0.0 if epoch > 6 else 0.9) for epoch in range(1, 10)] == [GO_ON] * 9
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4, 8, 9, 10, 27, 28, 100])
@@ -89,19 +89,19 @@ def test_no_trial_is_stopped_at_its_last_epoch(name: str, epochs: int) -> None:
 
 
 def test_asha_goes_on_from_the_curves_of_before() -> None:
-    earlier = [dict.fromkeys(range(1, 10), 0.5), {1: 0.6, 2: 0.6, 3: 0.6}, {1: 0.2, 2: 0.2, 3: 0.2}]
-    assert Tuned("asha", 9, earlier=earlier).train("new and bad", 0.3) == 3
+    earlier = [dict.fromkeys(range(1, 10), 0.5), dict.fromkeys(range(1, 7), 0.6), dict.fromkeys(range(1, 7), 0.2)]
+    assert Tuned("asha", 9, earlier=earlier).train("new and bad", 0.3) == 6
     assert Tuned("asha", 9).train("new and bad", 0.3) == 9
     assert Tuned("asha", 9, earlier=earlier).train("new and good", 0.7) == 9
     lower = Tuned("asha", 9, "minimize", earlier)
-    assert lower.train("new and bad", 0.7) == 3
+    assert lower.train("new and bad", 0.7) == 6
     assert lower.train("new and good", 0.1) == 9
 
 
 def test_median_stopping_needs_three_others() -> None:
     median = Tuned("median", 9)
     assert [median.train(str(value), value) for value in (0.5, 0.4, 0.6)] == [9, 9, 9]
-    assert median.train("worse", 0.45) == 3
+    assert median.train("worse", 0.45) == 6
     assert median.train("better", 0.55) == 9
 
 

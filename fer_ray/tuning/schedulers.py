@@ -72,17 +72,18 @@ def build(
 ) -> TrialScheduler:
     """A scheduler by its name.
 
-    `asha` (Li et al. 2018) and `hyperband` (Li et al. 2017) compare trials at rungs. That of `asha` is at a third of
-    the epochs: earlier, a rate that warms up and anneals over them ranks trials wrongly. `median` (Golovin et al. 2017)
-    stops a trial whose best value is below the median of the others' means; `pbt` is of `population`. None of them is
-    asked after the last epoch of a run, which has ended.
+    `asha` (Li et al. 2018) and `hyperband` (Li et al. 2017) compare trials at rungs. That of `asha` is at two thirds of
+    the epochs: on FER2013, with rates that warm up and anneal over 6 epochs, the ranks of 48 settings by validation
+    accuracy correlated with those at the end by .39, .16, .71 and .88 after epochs 2 to 5 (`bench search`). `median`
+    (Golovin et al. 2017) stops a trial whose best value is below the median of the others' means; `pbt` is of
+    `population`. None of them is asked after the last epoch of a run, which has ended.
 
     Args:
         mode: "maximize" or "minimize".
         earlier: curves of the trials of before, which ASHA goes on from.
     """
     common: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": {"maximize": "max"}.get(mode, "min")}
-    grace = max(1, max_epochs // REDUCTION)
+    grace = max(1, math.ceil(max_epochs * 2 / 3))
     if name == "asha":
         scheduler = _Asha(**common, max_t=max_epochs, grace_period=grace, reduction_factor=REDUCTION)
         for number, curve in enumerate(earlier):
@@ -95,7 +96,7 @@ def build(
         never: Any = math.inf  # it would pause those that it cannot judge yet
         return _Median(**common, grace_period=grace, min_samples_required=REDUCTION, min_time_slice=never)
     if name == "pbt":
-        return Population(metric=metric, mode=common["mode"], interval=grace, seed=seed)
+        return Population(metric=metric, mode=common["mode"], interval=max(1, max_epochs // REDUCTION), seed=seed)
     return in_order()
 
 
