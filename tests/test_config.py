@@ -62,6 +62,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.phases": "head 3, all 6 x0.1",
     "runtime.layout": "contiguous",
     "runtime.compile": True,
+    "runtime.checkpoint_seconds": 0.0,
     "augmentation.preset": "none",
     "augmentation.flip_probability": 0.0,
     "augmentation.rotation_degrees": 0.0,
