@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from fer_ray.training.tasks import Answers
 
 
-NOT_REPEATABLE = "# a member of a population: its settings changed on the way, see lineage in row.json"
-
-
 def execute(
     config: RunConfig,
     out: Path,
@@ -40,7 +37,6 @@ def execute(
     say: Callable[[str], None] = lambda note: None,
     on_checkpoint: Callable[[Path], None] = lambda path: None,
     tags: Mapping[str, Any] | None = None,
-    member: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """Runs a config and writes `out/trials/<id>/`; returns its row.
 
@@ -57,8 +53,6 @@ def execute(
         say: told what happened on the way: weights that were loaded, a checkpoint that a run goes on from.
         on_checkpoint: told of each checkpoint, before its epoch is reported.
         tags: further columns of the row, which say what the run is part of.
-        member: id of a run whose settings change on the way, as its config does not tell it, and the signature of the
-            checkpoints that it may go on from.
     """
     import torch
     from safetensors.torch import save
@@ -91,7 +85,7 @@ def execute(
         return network
 
     signature = experiment.signature(local)
-    run_id, family = member or (config.run_id(signature), signature)
+    run_id = config.run_id(signature)
     outcome, error, retries = loop.Outcome(), None, 0
     checkpoints = out / "checkpoints" / run_id if is_resumable else None
     epoch_rows: list[dict[str, Any]] = []
@@ -111,7 +105,7 @@ def execute(
                 runtime,
                 on_epoch,
                 checkpoints=checkpoints,
-                signature=family,
+                signature=signature,
                 on_checkpoint=on_checkpoint,
             )
         except loop.TrainingFailed as failure:
@@ -194,7 +188,7 @@ def execute(
     folder = out / "trials" / run_id
     files: dict[str, bytes | str | Path] = {
         "config.json": repeated.model_dump_json(indent=1) + "\n",
-        "command.txt": (NOT_REPEATABLE if member else repeat_command(folder)) + "\n",
+        "command.txt": repeat_command(folder) + "\n",
     }
     if outcome.weights and not outcome.is_stopped:
         files["best.safetensors"] = save(

@@ -19,7 +19,6 @@ def cell(name: str, root: Path = Path("nowhere"), **values: Any) -> Cell:
         "tags": {"proposal": 7},
         "pausable": False,
         "again": False,
-        "is_member": False,
     }
 
 

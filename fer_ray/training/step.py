@@ -91,13 +91,8 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` of the same phase; with the same bits where the config is the same, and else
-        with the settings of this one.
-        """
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
+        """Goes on from a `state_dict` of the same config and phase, with the same bits."""
         self._optimizer.load_state_dict(state["optimizer"])
-        for group, mine in zip(self._optimizer.param_groups, settings, strict=True):
-            group.update(mine)
         self._scaler.load_state_dict(state["scaler"])
         if self._ema:
             self._ema.load_state_dict(state["ema"])

@@ -23,7 +23,6 @@ from fer_ray.tuning.live import LiveView
 from fer_ray.tuning.loggers import build_loggers
 from fer_ray.tuning.mirror import Mirror
 from fer_ray.tuning.plan import Plan
-from fer_ray.tuning.population import Members
 from fer_ray.tuning.proposer import Proposer
 from fer_ray.tuning.ray_repairs import count_deaths_once
 from fer_ray.tuning.trial import Cell, trial
@@ -35,9 +34,6 @@ TUNE_FOLDER = ".tune"
 
 MAX_WORKER_DEATHS = 10
 """A trial whose worker died more often than that in one command is given up; a node that went away does not count."""
-
-KEPT_CHECKPOINTS = 3
-"""Of a trial that may be paused, in Tune's folder; another of a population may want one that is not the newest."""
 
 LAST_WORDS_SECONDS = 10
 """How long a worker that is to end waits for its trial; after as long Tune kills it."""
@@ -88,7 +84,6 @@ class Execution:
             "location": self.storage.location,
             "tags": tags,
             "pausable": is_pausing,
-            "is_member": self.strategy.scheduler == "pbt",
             "again": self.again,
         }
 
@@ -155,7 +150,6 @@ def run_search(execution: Execution) -> str | None:
         OBJECTIVES[first],
         max(config.training.epochs for config in plan.configs),
         [{e: v for e, v in p.intermediate.items() if v is not None} for p in earlier if p.state != "running"],
-        seed=space.seeds[0],
     )
     ended = proposer.num_judged
     with LiveView(
@@ -170,17 +164,11 @@ def run_search(execution: Execution) -> str | None:
     ) as view:
         budget = _budget(execution, view)
         proposer_budget.append(budget)
-        if strategy.scheduler == "pbt":
-            # A population is all there from the start; Tune takes no searcher beside it, so it is told in its place.
-            members = Members(proposer)
-            space_of_cells = {"cell": tune.grid_search(members.cells)}
-            _fit(execution, view, budget, space_of_cells, {"scheduler": scheduler}, callbacks=[members])
-        else:
-            # Tune asks its searcher for as many as run at once, and no one else knows how many these are. HyperBand
-            # compares brackets, which wait for their members, so that it needs them all.
-            at_once = strategy.num_trials if strategy.scheduler == "hyperband" else machines.slots(resources)
-            searcher = tune.search.ConcurrencyLimiter(proposer, max_concurrent=at_once)
-            _fit(execution, view, budget, {}, {"search_alg": searcher, "scheduler": scheduler, "num_samples": -1})
+        # Tune asks its searcher for as many as run at once, and no one else knows how many these are. HyperBand
+        # compares brackets, which wait for their members, so that it needs them all.
+        at_once = strategy.num_trials if strategy.scheduler == "hyperband" else machines.slots(resources)
+        searcher = tune.search.ConcurrencyLimiter(proposer, max_concurrent=at_once)
+        _fit(execution, view, budget, {}, {"search_alg": searcher, "scheduler": scheduler, "num_samples": -1})
     return budget.reason
 
 
@@ -197,7 +185,6 @@ def _fit(
     budget: Budget,
     param_space: dict[str, Any],
     options: dict[str, Any],
-    callbacks: Sequence[tune.Callback] = (),
 ) -> None:
     trainable: Callable = trial
     if execution.shipment is not None:
@@ -217,11 +204,11 @@ def _fit(
             name=TUNE_FOLDER,
             storage_path=str(execution.root),
             verbose=0,
-            callbacks=[*callbacks, view, Journal(execution.root), *build_loggers(execution.loggers, execution.root)],
+            callbacks=[view, Journal(execution.root), *build_loggers(execution.loggers, execution.root)],
             log_to_file=False,
             stop=budget,
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
     try:

@@ -14,10 +14,8 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from fer_ray.tuning.population import Population
-
-SCHEDULERS = ("none", "asha", "hyperband", "median", "pbt")
-PAUSING = ("hyperband", "pbt")
+SCHEDULERS = ("none", "asha", "hyperband", "median")
+PAUSING = ("hyperband",)
 """Those that stop a trial and go on with it later."""
 
 REDUCTION = 3
@@ -67,16 +65,14 @@ class _Median(_BeforeTheEnd, _InOrder, MedianStoppingRule):
             super().on_trial_complete(tune_controller, trial, result)
 
 
-def build(
-    name: str, metric: str, mode: str, max_epochs: int, earlier: Sequence[Curve] = (), *, seed: int = 0
-) -> TrialScheduler:
+def build(name: str, metric: str, mode: str, max_epochs: int, earlier: Sequence[Curve] = ()) -> TrialScheduler:
     """A scheduler by its name.
 
     `asha` (Li et al. 2018) and `hyperband` (Li et al. 2017) compare trials at rungs. That of `asha` is at two thirds of
     the epochs: on FER2013, with rates that warm up and anneal over 6 epochs, the ranks of 48 settings by validation
     accuracy correlated with those at the end by .39, .16, .71 and .88 after epochs 2 to 5 (`bench search`). `median`
-    (Golovin et al. 2017) stops a trial whose best value is below the median of the others' means; `pbt` is of
-    `population`. None of them is asked after the last epoch of a run, which has ended.
+    (Golovin et al. 2017) stops a trial whose best value is below the median of the others' means. None of them
+    is asked after the last epoch of a run, which has ended.
 
     Args:
         mode: "maximize" or "minimize".
@@ -95,8 +91,6 @@ def build(
     if name == "median":
         never: Any = math.inf  # it would pause those that it cannot judge yet
         return _Median(**common, grace_period=grace, min_samples_required=REDUCTION, min_time_slice=never)
-    if name == "pbt":
-        return Population(metric=metric, mode=common["mode"], interval=max(1, max_epochs // REDUCTION), seed=seed)
     return in_order()
 
 

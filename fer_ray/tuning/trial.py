@@ -13,7 +13,6 @@ from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
 from fer_ray.storage import Storage, open_storage
 from fer_ray.training.runtime import free_memory
-from fer_ray.tuning import population
 from fer_ray.tuning.cluster import Shipment, check_shared
 
 RETRIES = 1
@@ -38,8 +37,7 @@ class Cell(TypedDict):
     """What a worker is told of its run; plain values, since Tune copies and prints it.
 
     `location` is the sweep's place (see `fer_ray.storage`), `tags` go into the row, `pausable` says that the scheduler
-    may stop the run and go on with it later, `is_member` that it is of a population, and `again` that it is trained
-    even if it is finished.
+    may stop the run and go on with it later, and `again` that it is trained even if it is finished.
     """
 
     id: str
@@ -47,7 +45,6 @@ class Cell(TypedDict):
     location: str
     tags: dict[str, Any]
     pausable: bool
-    is_member: bool
     again: bool
 
 
@@ -75,10 +72,7 @@ def trial(spec: dict[str, Any], shipment: Shipment | None = None) -> None:
 
 
 def _run(cell: Cell, storage: Storage, shipment: Shipment | None) -> dict[str, Any]:
-    config, checkpoints = RunConfig.from_flat(cell["config"]), storage.folder / "checkpoints" / cell["id"]
-    member = population.start(cell["id"], cell["config"], checkpoints) if cell["is_member"] else None
-    reported = member.epoch if member is not None else _reported_before()
-    tags = cell["tags"] | (member.tags() if member is not None else {})
+    config, reported = RunConfig.from_flat(cell["config"]), _reported_before()
 
     def report(row: dict[str, Any]) -> bool:
         # A paused trial goes on after what Tune knows. After the last epoch there is nothing left to stop; the report
@@ -87,11 +81,7 @@ def _run(cell: Cell, storage: Storage, shipment: Shipment | None) -> dict[str, A
             return False
         values = _known(row, (*EPOCH_FIELDS, "is_restored")) | {"run": cell["id"]}
         try:
-            if member is None:
-                _report(values, is_pausable=cell["pausable"])
-            else:
-                with tempfile.TemporaryDirectory() as scratch:
-                    population.report(cell["id"], member, values, checkpoints, Path(scratch))
+            _report(values, is_pausable=cell["pausable"])
         except SystemExit:  # how Tune ends a function
             return True
         return False
@@ -110,8 +100,7 @@ def _run(cell: Cell, storage: Storage, shipment: Shipment | None) -> dict[str, A
                 experiment=experiment,
                 weights_file=weights_file,
                 report=report,
-                tags=tags,
-                member=(cell["id"], population.FAMILY) if member is not None else None,
+                tags=cell["tags"],
                 on_checkpoint=lambda path: storage.push(f"checkpoints/{cell['id']}"),
             )
         except UserError as failure:  # would fail again
@@ -120,7 +109,7 @@ def _run(cell: Cell, storage: Storage, shipment: Shipment | None) -> dict[str, A
         except Exception as failure:  # whatever it is, the other trials must not suffer
             error, detail = f"{type(failure).__name__}: {failure}", traceback.format_exc()
             free_memory()
-    return run.write_failure(config, cell["id"], storage.folder, error, detail, tags)
+    return run.write_failure(config, cell["id"], storage.folder, error, detail, cell["tags"])
 
 
 def _known(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
