@@ -15,6 +15,12 @@ from fer_ray.proposals import Proposal, ProposedRun, write_proposal
 
 EPOCHS = 8
 
+STATUS_OF: dict[str, Literal["finished", "stopped", "failed"]] = {
+    "complete": "finished",
+    "pruned": "stopped",
+    "failed": "failed",
+}
+
 
 def suggest(trial: optuna.Trial) -> dict[str, Any]:
     """A conditional space: rho only with SAM."""
@@ -95,7 +101,7 @@ def write_search(
             _write_run(root, {**fixed, **config, "training.seed": seed}, trial.number, score(config), state, rng)
             for seed in (seeds if rank < raced else seeds[:1])
         ]
-        status = {"complete": "finished", "pruned": "stopped", "failed": "failed"}[state]
+        status = STATUS_OF[state]
         curve = _curve(rows[0]["validation_macro_f1"] or score(config), 2 if state == "pruned" else EPOCHS)
         proposal = Proposal(
             number=trial.number,
@@ -104,7 +110,7 @@ def write_search(
             distributions={name: distribution_to_json(d) for name, d in trial.distributions.items()},
             config=config,
             state=state,
-            runs=[ProposedRun(row["id"], row["training.seed"], status) for row in rows],  # type: ignore[arg-type]
+            runs=[ProposedRun(row["id"], row["training.seed"], status) for row in rows],
             values=[float(np.mean([row[name] for row in rows])) for name in objectives]
             if state == "complete"
             else None,

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tune_trials import cell as cell_of
+
 from fer_ray import results
 from fer_ray.config import RunConfig
 from fer_ray.proposals import Proposal, read_proposals
@@ -85,11 +87,7 @@ class Driver:
             sampler=sampler,
             num_trials=num_trials,
             run_id=run_id_of,
-            make_cell=lambda run_id, config, tags: {  # type: ignore[typeddict-item,return-value]
-                "id": run_id,
-                "config": config,
-                "tags": tags,
-            },
+            make_cell=lambda run_id, config, tags: {**cell_of(run_id, **config.flat()), "tags": tags},
             earlier=read_proposals(root),
             known=list(self.space.known) if known is None else known,
             on_end=self.ended.append,
@@ -131,9 +129,9 @@ class Driver:
         if self._row(cell["id"]).exists():  # the worker answers from disk
             self.proposer.on_trial_complete(name, {**results.read_json(self._row(cell["id"])), "ended": True})
             return True
-        self._of[name] = (cell["tags"]["proposal"], cell["config"].training.seed)
+        self._of[name] = (cell["tags"]["proposal"], cell["config"]["training.seed"])
         self.starts.append(self._of[name])
-        self._running[name] = (cell["config"], 0, cell["id"])
+        self._running[name] = (RunConfig.from_flat(cell["config"]), 0, cell["id"])
         return True
 
     def _advance(self, name: str) -> None:
@@ -150,9 +148,8 @@ class Driver:
             self._end(name, result)  # Tune tells of this epoch nowhere else
         else:
             self._running[name] = (config, epoch, run_id)
-            if epoch < EPOCHS:  # the end is the report of the last one
-                self.proposer.on_trial_result(name, result)
-            else:
+            self.proposer.on_trial_result(name, result)
+            if epoch == EPOCHS:
                 self._row(run_id).parent.mkdir(parents=True)
                 results.write_json(self._row(run_id), {**result, "status": results.FINISHED})
 

@@ -1,5 +1,7 @@
 """Each limit of a budget, by a clock that the test moves."""
 
+from typing import Any
+
 import pytest
 
 from fer_ray.tuning import budget as module
@@ -22,8 +24,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def budget(*, gpus: float = 0, before: dict[str, int] | None = None, **limits: float) -> Budget:
-    return Budget(Limits(**limits), gpus_in_use=lambda: gpus, images=before or {})  # type: ignore[arg-type]
+def budget(*, gpus: float = 0, before: dict[str, int] | None = None, **limits: Any) -> Budget:
+    return Budget(Limits(**limits), gpus_in_use=lambda: gpus, images=before or {})
 
 
 def test_without_a_limit_nothing_ends(clock: Clock) -> None:

@@ -35,7 +35,6 @@ def test_what_happens_to_a_trial_is_told_in_order(tmp_path: Path) -> None:
         ("start", None, None),
         ("restored", 1, None),
         ("epoch", 2, None),
-        ("epoch", 4, None),
         ("end", None, results.FINISHED),
     ]
     assert lines(tmp_path)[0]["pid"] == os.getpid()

@@ -309,6 +309,27 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(
     assert np.array_equal(resumed.tests["test"].probabilities, whole.tests["test"].probabilities)
 
 
+def test_a_run_that_ends_while_it_is_tested_trains_no_epoch_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = config(training__epochs=3, runtime__checkpoint_seconds=0, training__phases="head 1, all 2")
+    whole = fit(recipe, two_parts)
+
+    def gone(*_: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "finish", gone)
+        with pytest.raises(Stopped):
+            fit(recipe, two_parts, checkpoints=tmp_path, signature="s")
+    rows: list[dict] = []
+    resumed = fit(recipe, two_parts, report=rows.append, checkpoints=tmp_path, signature="s")
+    assert [(row["epoch"], row["is_restored"]) for row in rows] == [(1, True), (2, True), (3, True)]
+    assert numbers(resumed) == numbers(whole)
+    assert np.array_equal(resumed.tests["test"].probabilities, whole.tests["test"].probabilities)
+    assert resumed.test_reads == 1
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     recipe = config(training__epochs=4, runtime__checkpoint_seconds=0)
@@ -318,7 +339,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path) -> None:
     resumed = fit(recipe, small_network, checkpoints=folder, signature="s")
     assert numbers(resumed) == numbers(whole)
     assert any("damaged" in note for note in resumed.notes)
-    assert any("went on after epoch 2" in note for note in resumed.notes)
+    assert any("went on after epoch 3" in note for note in resumed.notes)
     assert checkpoint.load_newest(folder, "another run") is None
 
 

@@ -36,7 +36,7 @@ def test_a_search_trains_as_many_proposals_as_it_should_and_optuna_knows_their_v
         golden = value_of(BASE.replace(dict(proposal.config)), 0)
         assert proposal.values == trial.values == [pytest.approx(golden)]
         assert trial.params == proposal.params
-        assert list(proposal.intermediate) == [1, 2, 3]
+        assert list(proposal.intermediate) == [1, 2, 3, 4]
         assert [(run.seed, run.status) for run in proposal.runs] == [(0, results.FINISHED)]
 
 
@@ -120,7 +120,7 @@ def test_seeds_are_added_one_at_a_time_to_those_still_in_the_race(tmp_path: Path
     for proposal in proposals:
         seeds = [seed for number, seed in driver.starts if number == proposal.number]
         assert seeds == [3, 5, 7][: len(seeds)]
-        assert list(proposal.intermediate) == [1, 2, 3]
+        assert list(proposal.intermediate) == [1, 2, 3, 4]
 
 
 def test_a_proposal_whose_later_seed_is_stopped_is_judged_by_the_others(tmp_path: Path) -> None:

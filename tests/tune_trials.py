@@ -34,7 +34,7 @@ def epoch(number: int, f1: float = 0.5, **more: Any) -> dict[str, Any]:
 
 
 def ended(status: str = results.FINISHED, f1: float = 0.5, error: str | None = None) -> dict[str, Any]:
-    """What is reported when a run has ended, in place of its fourth epoch."""
+    """What is reported when a run has ended, after its fourth epoch."""
     scores = {"validation_accuracy": 0.6, "validation_macro_f1": f1, "wall_seconds": 3.0}
-    end = {"ended": True, "was_there": False, "epoch": 4, "status": status, "error": error}
+    end = {"ended": True, "epoch": 4, "status": status, "error": error}
     return {**end, "pid": 1, "hostname": "here", **scores}

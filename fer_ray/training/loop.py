@@ -133,7 +133,7 @@ def fit(
     while not run.is_done and not run.outcome.is_stopped:
         row = run.epoch()
         is_due = time.monotonic() - saved >= config.runtime.checkpoint_seconds
-        if checkpoints is not None and is_due and not run.is_done:
+        if checkpoints is not None and is_due:
             on_checkpoint(checkpoint.save(checkpoints, run.step, {"signature": signature, **run.state_dict()}))
             saved = time.monotonic()
         run.outcome.is_stopped = bool(report(row))
@@ -335,10 +335,11 @@ class _Run:
         """Goes on where `state_dict` was taken."""
         self.step, self.phase, self.epoch_in_phase, phase_start, self.phase_best_epoch = state["place"]
         self.network.load_state_dict(state["network"])
-        self._start_phase()
-        self.phase_start = phase_start
-        self.stepper.load_state_dict(state["stepper"])
-        self.schedule.load_state_dict(state["schedule"])
+        if not self.is_done:  # else only the test parts are left to read
+            self._start_phase()
+            self.phase_start = phase_start
+            self.stepper.load_state_dict(state["stepper"])
+            self.schedule.load_state_dict(state["schedule"])
         self.order.load_state_dict(state["order"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])

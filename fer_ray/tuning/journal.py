@@ -32,8 +32,6 @@ class Journal(tune.Callback):
         """Tune's hook."""
         where = {"pid": result.get("pid"), "host": result.get("hostname")}
         if result.get("ended"):
-            if result["status"] == "finished" and not result.get("was_there"):
-                self._write(event="epoch", id=_id(trial), epoch=result["epoch"], **where)
             self._write(event="end", id=_id(trial), status=result["status"], **where)
         else:
             event = "restored" if result.get("is_restored") else "epoch"

@@ -90,7 +90,8 @@ class LocalCluster:
     def close(self) -> None:
         """Ends the cluster."""
         try:
-            self._process.stdin.close()  # type: ignore[union-attr]
+            assert self._process.stdin is not None
+            self._process.stdin.close()
             self._process.wait(GRACE_SECONDS)
         except (OSError, subprocess.TimeoutExpired):
             os.killpg(self._process.pid, signal.SIGKILL)

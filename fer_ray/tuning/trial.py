@@ -59,7 +59,6 @@ def trial(spec: dict[str, Any], shipment: Shipment | None = None) -> None:
     checkpoints, folder = f"checkpoints/{cell['id']}", f"trials/{cell['id']}"
     storage.pull(checkpoints, folder)
     row = None if cell["again"] else finished_row(storage.folder, cell["id"])
-    was_there = row is not None
     if row is None:
         row = _run(cell, storage, shipment)
         free_memory()  # this process may hold the next trial
@@ -67,7 +66,7 @@ def trial(spec: dict[str, Any], shipment: Shipment | None = None) -> None:
         if row["status"] == results.STOPPED:
             raise SystemExit(0)  # what Tune ended the function with; one that returns has to report its end
         storage.remove(checkpoints)
-    end = {"epoch": row.get("epochs_run") or 0, "ended": True, "was_there": was_there, "done": True, "run": cell["id"]}
+    end = {"epoch": row.get("epochs_run") or 0, "ended": True, "done": True, "run": cell["id"]}
     tune.report({**_known(row, END_FIELDS), **end})
 
 
@@ -75,9 +74,7 @@ def _run(cell: Cell, storage: Storage, shipment: Shipment | None) -> dict[str, A
     config, reported = RunConfig.from_flat(cell["config"]), _reported_before()
 
     def report(row: dict[str, Any]) -> bool:
-        # A paused trial goes on after what Tune knows. After the last epoch there is nothing left to stop; the report
-        # of the end is its report.
-        if row["epoch"] <= reported or row["epoch"] == config.training.epochs:
+        if row["epoch"] <= reported:  # a paused trial goes on after what Tune knows
             return False
         values = _known(row, (*EPOCH_FIELDS, "is_restored")) | {"run": cell["id"]}
         try:
