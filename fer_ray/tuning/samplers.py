@@ -18,6 +18,13 @@ SAMPLERS = ("tpe", "gp", "nsga2", "random")
 NUM_EXAMPLES = 64
 """Proposals drawn at random before a search, which show what it will ask for."""
 
+NUM_RANDOM = 5
+"""Results that TPE and GP wait for before they model anything; Optuna's own 10 are most of a search of FER networks.
+
+Played 200 times each on the 48 known curves of `bench search`, with a quarter of its epochs and from the same three
+known points, TPE + ASHA ended at one of the two best cells in 94 % of the plays after 5 and in 82 % after 10.
+"""
+
 NOT_PROPOSED = ("training.seed", "data.source", "data.synthetic", "data.test_source")
 
 
@@ -39,9 +46,11 @@ def build(name: str, seed: int, num_objectives: int) -> optuna.samplers.BaseSamp
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of grouping, years old by now
     if name == "tpe":
-        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+        return optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=NUM_RANDOM, seed=seed
+        )
     if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed)
+        return optuna.samplers.GPSampler(n_startup_trials=NUM_RANDOM, seed=seed)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(10, 5 * num_objectives))
     return optuna.samplers.RandomSampler(seed=seed)
