@@ -117,8 +117,6 @@ def run_search(execution: Execution) -> str | None:
     first = space.objectives[0]
     earlier = read_proposals(execution.root)
     mirror = Mirror(execution.root, plan)
-    for proposal in earlier:
-        mirror.add_proposal(proposal)
     learned = warm_start.read(strategy.warm_start, plan) if strategy.warm_start is not None else warm_start.NOTHING
     for note in learned.notes:
         execution.console.print(note)
