@@ -1,6 +1,7 @@
 """What every test shares: a cache of its own, one thread, and a data set small enough to train on in a second."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faces import encode
+from pyarrow import fs
 
 # Before anything imports torch; commands that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,3 +57,29 @@ def _write(path: Path, *, seed: int, classes: tuple[str, ...], usages: list[str]
     }
     pq.write_table(pa.table(columns), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An S3 server on loopback with a bucket `sweeps`: its address."""
+    moto = pytest.importorskip("moto.server", reason="needs moto[server], see the extra `test`")
+    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    address = f"http://{host}:{port}"
+    maker = fs.S3FileSystem(endpoint_override=address, access_key="a", secret_key="b", allow_bucket_creation=True)
+    maker.create_dir("sweeps")
+    yield address
+    running.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The bucket, in the environment of a user of that server."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return "s3://sweeps"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import TinyFaces
-from pyarrow import fs
 
 from fer_ray import results
 from fer_ray.config import RunConfig
@@ -140,47 +139,24 @@ def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) 
 
 def by_driver(nodes: LocalCluster, arguments: list[str], disturb: Callable[[subprocess.Popen], None]) -> None:
     """A driver of its own joins by address."""
-    with subprocess.Popen(
-        sweep(*arguments, f"--address={nodes.address}"),
-        env=nodes.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as driver:
-        disturb(driver)
-        output, _ = driver.communicate(timeout=PATIENCE_SECONDS)
-    assert driver.returncode == 0, output[-3000:]
+    finish(sweep(*arguments, f"--address={nodes.address}"), nodes, disturb)
 
 
 def by_job(nodes: LocalCluster, arguments: list[str], disturb: Callable[[subprocess.Popen], None]) -> None:
     """The command is sent to the cluster and runs there."""
     job = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", f"--address={nodes.dashboard}", "--"]
-    with subprocess.Popen(
-        [*job, *sweep(*arguments, "--address=auto")],
-        env=nodes.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as submitted:
-        disturb(submitted)
-        output, _ = submitted.communicate(timeout=PATIENCE_SECONDS)
-    assert submitted.returncode == 0, output[-3000:]
+    output = finish([*job, *sweep(*arguments, "--address=auto")], nodes, disturb)
     assert f"{TRIALS} of {TRIALS} trials finished" in output
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """An S3 server on loopback with a bucket `sweeps`: its address."""
-    moto = pytest.importorskip("moto.server", reason="needs moto[server], see the extra `test`")
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    maker = fs.S3FileSystem(
-        endpoint_override=f"http://{host}:{port}", access_key="a", secret_key="b", allow_bucket_creation=True
-    )
-    maker.create_dir("sweeps")
-    yield f"http://{host}:{port}"
-    running.stop()
+def finish(command: list[str], nodes: LocalCluster, disturb: Callable[[subprocess.Popen], None]) -> str:
+    """Runs a command that has to end well; its output."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=nodes.environment(), **pipes) as process:
+        disturb(process)
+        printed, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, printed[-3000:]
+    return printed
 
 
 @pytest.mark.slow
@@ -192,10 +168,7 @@ def test_a_sweep_over_three_nodes_survives_that_one_goes_and_one_joins(
         pytest.skip("needs ray[default], see the extra `cluster`")
     location = str(tmp_path)
     if storage == "s3":
-        location = f"s3://sweeps/{tmp_path.name}"
-        environment = {"AWS_ENDPOINT_URL": request.getfixturevalue("s3"), "AWS_EC2_METADATA_DISABLED": "true"}
-        for name, value in {**environment, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}.items():
-            monkeypatch.setenv(name, value)
+        location = f"{request.getfixturevalue('s3_bucket')}/{tmp_path.name}"
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "driver"))
     with LocalCluster(3, with_dashboard=drive is by_job) as nodes:
         where = [nodes.folder, tmp_path]

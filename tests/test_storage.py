@@ -16,32 +16,11 @@ from fer_ray.errors import UserError
 from fer_ray.storage import open_storage, place
 
 
-@pytest.fixture(scope="module")
-def server():
-    """An S3 server on loopback with a bucket `sweeps`: its address."""
-    moto = pytest.importorskip("moto.server", reason="needs moto[server], see the extra `test`")
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    maker = fs.S3FileSystem(
-        endpoint_override=f"http://{host}:{port}", access_key="a", secret_key="b", allow_bucket_creation=True
-    )
-    maker.create_dir("sweeps")
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-def s3(server, monkeypatch, tmp_path):
-    """Environment of a user of that server, and a place of its own."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+def s3(s3_bucket, monkeypatch, tmp_path):
+    """A place of its own, and a cache folder."""
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
-    return f"s3://sweeps/{tmp_path.name}/ratios"
+    return f"{s3_bucket}/{tmp_path.name}/ratios"
 
 
 @pytest.fixture
@@ -287,13 +266,13 @@ def test_a_file_of_several_parts_arrives_whole(machine):
     assert (other.folder / "trials/a/best.safetensors").read_bytes() == content
 
 
-def test_the_endpoint_may_stand_in_the_address(machine, monkeypatch, server, s3):
+def test_the_endpoint_may_stand_in_the_address(machine, monkeypatch, s3_server, s3):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    here = machine("one", f"{s3}?endpoint_override={server.removeprefix('http://')}&scheme=http")
+    here = machine("one", f"{s3}?endpoint_override={s3_server.removeprefix('http://')}&scheme=http")
     here.probe()
     write(here, {"sweep.json": "{}"})
     here.push("sweep.json")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     other = machine("other")
     other.pull()
     assert read(other) == {"sweep.json": "{}"}
