@@ -60,9 +60,11 @@ class Importance:
 
 
 def assess(search: Search, objective: int = 0) -> Importance | None:
-    """Importances for one objective; None under MIN_PROPOSALS, or where all of them have the same value."""
+    """Importances for one objective; None under MIN_PROPOSALS, where all of them have the same value, and of a
+    population, whose members are copies of each other.
+    """
     values = np.array([search.loss(proposal, objective) for proposal in search.complete])
-    if len(values) < MIN_PROPOSALS or np.ptp(values) == 0:
+    if search.is_population or len(values) < MIN_PROPOSALS or np.ptp(values) == 0:
         return None
     shared, _ = comparable(search)
     main, pairs, fit = _decompose(search, shared, values)

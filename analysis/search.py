@@ -15,6 +15,7 @@ from fer_ray.analysis.load import SEED, plain
 from fer_ray.analysis.parameters import Parameter, distance, parameters
 from fer_ray.analysis.stats import LEVEL
 from fer_ray.errors import UserError
+from fer_ray.phases import parse_phases
 from fer_ray.proposals import Proposal, read_proposals
 from fer_ray.space import Direction
 
@@ -40,6 +41,11 @@ class Search:
     proposals: list[Proposal]
     objectives: tuple[str, ...]
     directions: tuple[Direction, ...]
+
+    @property
+    def is_population(self) -> bool:
+        """Whether its proposals are members of a population, and copies of them."""
+        return self.sweep.info.get("scheduler") == "pbt"
 
     @cached_property
     def parameters(self) -> list[Parameter]:
@@ -89,6 +95,11 @@ def read_search(root: str | Path) -> Search:
     return Search(sweep, proposals, tuple(sweep.info["objectives"]), tuple(sweep.info["directions"]))
 
 
+def rate_factors(proposal: Proposal) -> list[float]:
+    """The factors of a member's learning rate, one per generation of its population."""
+    return [phase.factor for phase in parse_phases(proposal.config["training.phases"])]
+
+
 def interval(values: list[float]) -> tuple[float, float] | None:
     """Student's 95 % interval of the mean over seeds; None below MIN_SEEDS."""
     if len(values) < MIN_SEEDS:
@@ -101,7 +112,8 @@ def frame(search: Search) -> pd.DataFrame:
     """A row per proposal: complete ones by the first objective, best first, then the others by number.
 
     Columns: `proposal`, `state`, `source`, `repeats`, each objective (the mean over finished seeds), `low` and `high`
-    (95 % t-interval of the first), `num_seeds`, `epochs` (of all its runs), `last_value` (of a stopped one: the first
+    (95 % t-interval of the first), `num_seeds`, `epochs` (of all its runs), `rate_factors` (of a population:
+    `rate_factors`, spaces between), `last_value` (of a stopped one: the first
     objective at its last epoch), `param.<name>`, the mean of each of TEST_COLUMNS over finished seeds, `reason`.
     """
     epochs = Counter(search.sweep.epochs["id"].astype(str))
@@ -124,6 +136,7 @@ def frame(search: Search) -> pd.DataFrame:
                 "high": high,
                 "num_seeds": search.num_seeds(proposal),
                 "epochs": sum(epochs[run.id] for run in proposal.runs),
+                "rate_factors": " ".join(f"{f:g}" for f in rate_factors(proposal)) if search.is_population else None,
                 "last_value": known[max(known)] if known and proposal.state == "pruned" else None,
                 **{f"param.{p.name}": proposal.params.get(p.name) for p in search.parameters},
                 **{column: float(np.mean(found)) if found else None for column, found in tested.items()},

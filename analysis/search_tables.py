@@ -12,12 +12,17 @@ from fer_ray import results
 from fer_ray.analysis.importance import MIN_PROPOSALS, Importance, comparable
 from fer_ray.analysis.load import plain
 from fer_ray.analysis.parameters import Parameter
-from fer_ray.analysis.search import MIN_SEEDS, RECIPE, TEST_COLUMNS, Search, best, interval
+from fer_ray.analysis.search import MIN_SEEDS, RECIPE, TEST_COLUMNS, Search, best, interval, rate_factors
 from fer_ray.analysis.tables import MISSING, Entry, Table, number, value_text
 from fer_ray.proposals import Proposal, State
 
 STATES = {"pruned": "stopped"}
 """Optuna's word, and that of the rows."""
+POPULATION = (
+    "Population-based training: after each generation the worst quarter were stopped, and copies of the best quarter "
+    "went on in their places, with another learning rate. A copy has its original's parameters, and its original's "
+    "epochs count as its own."
+)
 MAX_PAIRS = 10
 METHODS = (
     "PED-ANOVA: which parameters the best proposals have in common, as shares of 1. fANOVA: share of the variance over "
@@ -58,7 +63,8 @@ def status_text(search: Search) -> str:
     wanted = search.sweep.info.get("trials")
     missing = ""
     if wanted is not None:
-        missing = f", {max(0, wanted - len(search.proposals) + states['repeated'])} missing of {wanted} wanted"
+        there = states["complete"] if search.is_population else len(search.proposals) - states["repeated"]
+        missing = f", {max(0, wanted - there)} missing of {wanted} wanted"
     runs = Counter(search.sweep.trials["status"])
     ended = ", ".join(f"{runs[status]} {status}" for status in (results.FINISHED, results.STOPPED, results.FAILED))
     return f"{len(search.proposals)} proposals: {counts}{missing}. {len(search.sweep.trials)} runs: {ended}."
@@ -75,6 +81,7 @@ def notes(search: Search) -> list[str]:
         f"width of its 95 % interval (Student's t over seeds; none below {MIN_SEEDS} seeds). It was measured on "
         "validation images; test figures are for information, nothing was chosen by them. A repeated proposal was "
         "answered from an earlier one and is not counted again.",
+        *([POPULATION] if search.is_population else []),
     ]
 
 
@@ -93,6 +100,7 @@ def proposal_table(search: Search, frame: pd.DataFrame, limit: int | None = None
             *map(objective_label, search.objectives),
             "seeds",
             "epochs",
+            *(["rate by generation"] if search.is_population else []),
             *([] if limit else ["state"]),
             *(p.label for p in search.parameters),
             *(objective_label(column) for column in TEST_COLUMNS),
@@ -103,6 +111,7 @@ def proposal_table(search: Search, frame: pd.DataFrame, limit: int | None = None
                 *(Entry(measure(row[name])) for name in search.objectives[1:]),
                 Entry(str(row["num_seeds"])),
                 Entry(str(row["epochs"])),
+                *([Entry(row["rate_factors"])] if search.is_population else []),
                 *([] if limit else [Entry(_state_text(row))]),
                 *(Entry(parameter_text(row[f"param.{p.name}"])) for p in search.parameters),
                 *(Entry(measure(row[column])) for column in TEST_COLUMNS),
@@ -151,6 +160,8 @@ def importance_tables(search: Search, found: Sequence[Importance | None]) -> lis
 
 def importance_notes(search: Search, importance: Importance | None) -> list[str]:
     """What the importances are, from how many proposals, and how far they can be believed; or why there are none."""
+    if search.is_population:
+        return ["No importances: the members of a population are copies of each other."]
     if importance is None:
         same = len(search.complete) >= MIN_PROPOSALS
         return [
@@ -236,6 +247,9 @@ def headline(search: Search) -> list[str]:
         f"{measure(search.mean(winner))} ({sure}).",
         f"It has {point_text(search.parameters, winner)}.",
     ]
+    if search.is_population:
+        factors = " ".join(f"{factor:g}" for factor in rate_factors(winner))
+        sentences.append(f"Its learning rate by generation, as factors of its own: {factors}.")
     higher = [p for p in search.complete if search.loss(p) < search.loss(winner)]
     if higher:
         top = min(higher, key=search.loss)

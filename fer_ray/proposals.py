@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FOLDER = "proposals"
 
 State = Literal["running", "complete", "pruned", "failed", "repeated"]
-Source = Literal["known", "warm start", "sampler"]
+Source = Literal["known", "warm start", "sampler", "population"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Proposal:
 
     Attributes:
         number: its place in the search, from 0.
-        source: a point the space knew, one of an earlier sweep, or the sampler.
+        source: a point the space knew, one of an earlier sweep, the sampler, or a copy within a population.
         params: what Optuna was asked for, by the space's names; those of branches not taken are absent.
         distributions: name -> what the value was drawn from, as `optuna.distributions.distribution_to_json` writes it.
         config: flat config keys that the space made of `params`.

@@ -104,7 +104,7 @@ class Sweep:
 
     def predictions(self, trial_id: str, split: str = "test") -> pd.DataFrame:
         """Predictions of one trial on "test" or another split, sorted by sample id."""
-        frame = _read_parquet(self.root / "trials" / trial_id / "predictions.parquet")
+        frame = read_parquet(self.root / "trials" / trial_id / "predictions.parquet")
         return frame[frame["split"] == split].sort_values("id", kind="stable").reset_index(drop=True)
 
     def leaked(self, split: str = "test") -> set[str]:
@@ -112,7 +112,7 @@ class Sweep:
         path = self.root / "leakage.parquet"
         if not path.exists():
             return set()
-        pairs = _read_parquet(path)
+        pairs = read_parquet(path)
         trained = ["train", "synthetic"]
         if "data.fold" in self.trials and self.trials["data.fold"].nunique() > 1:
             trained.append("validation")  # what validates in one fold is trained on in the others
@@ -127,7 +127,7 @@ def write_leakage(root: Path, columns: Mapping[str, Any]) -> None:
     Raises OSError when it cannot be written.
     """
     path, partial = root / "leakage.parquet", root / ".leakage.partial"
-    parts = [_read_parquet(path)] if path.exists() else []
+    parts = [read_parquet(path)] if path.exists() else []
     pd.concat([*parts, pd.DataFrame(columns)], ignore_index=True).drop_duplicates().to_parquet(partial, index=False)
     os.replace(partial, path)
 
@@ -177,7 +177,7 @@ def load(root: str | Path) -> Sweep:
         raise UserError(f"{root} holds no trials/<id>/row.json: no trial has ended yet")
     trials = pd.DataFrame([read_json(folder / "row.json") for folder in folders])
     trials = trials.sort_values("id", kind="stable", ignore_index=True)
-    epochs = [_read_parquet(folder / "epochs.parquet") for folder in folders]
+    epochs = [read_parquet(folder / "epochs.parquet") for folder in folders]
     whole = pd.concat([frame for frame in epochs if len(frame)] or epochs[:1], ignore_index=True)
     return Sweep(root, info, trials, whole.sort_values(["id", "epoch"], kind="stable", ignore_index=True))
 
@@ -234,7 +234,8 @@ def _trial_folders(root: Path) -> Iterator[Path]:
             yield folder
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A table of a trial's folder. Raises UserError naming it if it cannot be read."""
     try:
         return pq.read_table(path).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:

@@ -58,8 +58,8 @@ def _add_search_flags(parser: cli.Parser) -> None:
     )
     group.add_argument(
         "--scheduler",
-        choices=["none", "asha", "hyperband", "median"],
-        help="who stops early (default: none)",
+        choices=["none", "asha", "hyperband", "median", "pbt"],
+        help="who stops early, or, pbt, gives its place to a copy of a better one (default: none)",
     )
     group.add_argument("--objectives", metavar="A,B", help="columns to optimise (default: the space's)")
     group.add_argument("--warm-start", type=Path, metavar="DIR", help="results of an earlier sweep to learn from")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def two_cores() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 
-def sweep(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs a sweep whose results are in `root`."""
+def sweep(root: Path, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs a sweep whose results are in `root`, and which ends with this code."""
     given = [f"--storage={root.parent}", *map(str, arguments)]
     done = subprocess.run(
         [sys.executable, "-m", "fer_ray.sweep", *given],
@@ -57,7 +58,7 @@ def sweep(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         timeout=PATIENCE_SECONDS,
         preexec_fn=two_cores,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     return done
 
@@ -133,6 +134,32 @@ def test_hyperband_pauses_trials_and_goes_on_with_them(tmp_path: Path) -> None:
     root = tmp_path / "hyperband"
     start(root, "--scheduler=hyperband", "--trials=8", "--seeds=0")
     check(root, 8)
+
+
+@pytest.mark.slow
+def test_a_population_gives_places_to_copies_and_ends_with_a_config(tmp_path: Path) -> None:
+    root = tmp_path / "pbt"
+    start(root, "--scheduler=pbt", "--trials=4", "--seeds=0")
+    proposals, rows = read_proposals(root), rows_of(root)
+    assert {run.id: run.status for p in proposals for run in p.runs} == {k: row["status"] for k, row in rows.items()}
+    assert Counter(proposal.state for proposal in proposals) == {"complete": 4, "pruned": 2}
+    assert {row["epochs_run"] for row in rows.values() if row["status"] == results.STOPPED} == {1, 2}
+    assert not (root / "checkpoints").exists() or not list((root / "checkpoints").iterdir())
+    best = max((proposal for proposal in proposals if proposal.state == "complete"), key=lambda p: p.values or [0])
+    recipe = results.read_json(root / "best_recipe.json")
+    assert recipe["training.phases"] == best.config["training.phases"]
+    assert "rate by generation" in (root / "tables" / "proposals.md").read_text()
+
+    resumed = sweep(root, "--resume=pbt")
+    assert "4 of 4 proposals judged" in resumed.stdout
+    assert (read_proposals(root), rows_of(root)) == (proposals, rows)
+    for arguments, problem in (
+        (["--extend=pbt", "--trials=2"], "a population stays as large as it began"),
+        (["--resume=pbt", "--trials=6"], "trials: 4 before, 6 now"),
+        (["--resume=pbt", "--scheduler=asha"], "scheduler: pbt before, asha now"),
+    ):
+        refused = sweep(root, *arguments, code=2)
+        assert problem in " ".join(refused.stderr.split())
 
 
 @pytest.mark.slow

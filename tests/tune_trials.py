@@ -19,6 +19,7 @@ def cell(name: str, root: Path = Path("nowhere"), **values: Any) -> Cell:
         "tags": {"proposal": 7},
         "pausable": False,
         "again": False,
+        "until": None,
     }
 
 

@@ -36,6 +36,13 @@ def check_same_design(root: Path, info: Mapping[str, Any]) -> None:
     for key in ("objectives", "parameters", "variants"):
         if (before.get(key) or {}) != (info.get(key) or {}):
             differences.append(f"{key}: {before.get(key)} before, {info.get(key)} now")
+    if "pbt" in (before.get("scheduler"), info["scheduler"]):
+        # A population's decisions are made again from its rows, and another one's are others.
+        differences += [
+            f"{key}: {before.get(key)} before, {info[key]} now"
+            for key in ("scheduler", "trials")
+            if before.get(key) != info[key]
+        ]
     for key, old in {**before["axes"], "seeds": before["seeds"]}.items():
         new = info["seeds"] if key == "seeds" else info["axes"].get(key, [])
         missing = [str(value) for value in old if value not in new]

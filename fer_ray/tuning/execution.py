@@ -23,6 +23,7 @@ from fer_ray.tuning.live import LiveView
 from fer_ray.tuning.loggers import build_loggers
 from fer_ray.tuning.mirror import Mirror
 from fer_ray.tuning.plan import Plan
+from fer_ray.tuning.population import Population
 from fer_ray.tuning.proposer import Proposer
 from fer_ray.tuning.ray_repairs import count_deaths_once
 from fer_ray.tuning.trial import Cell, trial
@@ -45,8 +46,8 @@ class Strategy:
 
     Attributes:
         sampler: one of samplers.SAMPLERS.
-        scheduler: one of schedulers.SCHEDULERS.
-        num_trials: proposals to train in all.
+        scheduler: one of schedulers.SCHEDULERS, or "pbt".
+        num_trials: proposals to train in all; of "pbt" the members of the population.
         warm_start: folder of an earlier sweep to learn from.
     """
 
@@ -85,6 +86,7 @@ class Execution:
             "tags": tags,
             "pausable": is_pausing,
             "again": self.again,
+            "until": None,
         }
 
 
@@ -111,6 +113,8 @@ def run_cells(execution: Execution, configs: Sequence[RunConfig], *, already_fin
 
 def run_search(execution: Execution) -> str | None:
     """Runs a search until it has its proposals, or a limit; returns the limit that stopped it, if any."""
+    if execution.strategy.scheduler == "pbt":
+        return _run_population(execution)
     plan, resources, strategy = execution.plan, execution.resources, execution.strategy
     space = plan.space
     assert isinstance(space, Search)
@@ -167,6 +171,45 @@ def run_search(execution: Execution) -> str | None:
         at_once = strategy.num_trials if strategy.scheduler == "hyperband" else machines.slots(resources)
         searcher = tune.search.ConcurrencyLimiter(proposer, max_concurrent=at_once)
         _fit(execution, view, budget, {}, {"search_alg": searcher, "scheduler": scheduler, "num_samples": -1})
+    return budget.reason
+
+
+def _run_population(execution: Execution) -> str | None:
+    plan, storage, size = execution.plan, execution.storage, execution.strategy.num_trials
+    space = plan.space
+    assert isinstance(space, Search)
+    objective, slots = space.objectives[0], machines.slots(execution.resources)
+    mirror = Mirror(execution.root, plan)
+
+    def on_end(proposal: Proposal) -> None:
+        mirror.add_proposal(proposal)
+        _discard_checkpoints(execution, proposal)
+
+    population = Population(
+        space,
+        plan.base,
+        size=size,
+        storage=storage,
+        run_id=plan.run_id,
+        signature=lambda config: plan.of(config).signature(config),
+        make_cell=execution.cell,
+        on_end=on_end,
+    )
+    finished = population.num_finished
+    with LiveView(
+        execution.console,
+        execution.root,
+        total=size - finished,
+        already_finished=finished,
+        slots=slots,
+        objective=objective,
+        is_lower_better=OBJECTIVES[objective] == "minimize",
+        judged=lambda: population.num_finished,
+    ) as view:
+        budget = _budget(execution, view)
+        searcher = tune.search.ConcurrencyLimiter(population, max_concurrent=slots)
+        options = {"search_alg": searcher, "scheduler": schedulers.in_order(), "num_samples": -1}
+        _fit(execution, view, budget, {}, options)
     return budget.reason
 
 

@@ -123,7 +123,8 @@ class LiveView(tune.Callback):
         if row["status"] == results.FAILED:
             self._console.print(f"failed {run_id}: {row.get('error')}", style="red")
         elif not self._console.is_terminal:
-            how = f"stopped after epoch {row.get('epoch', 0)}, " if row["status"] == results.STOPPED else ""
+            verb = "waits" if row.get("waits") else "stopped"
+            how = f"{verb} after epoch {row.get('epoch', 0)}, " if row["status"] == results.STOPPED else ""
             seconds = row.get("wall_seconds") or row.get("time_total_s") or 0
             self._console.print(
                 f"{self._num_done}/{self._total} {run_id}: {how}{_scores(row)}, {seconds:.0f} s; {self._time_left()}"
@@ -157,7 +158,8 @@ class LiveView(tune.Callback):
         by_status: dict[str, list[str]] = defaultdict(list)
         for run_id, row in self._ended.items():
             by_status[row["status"]].append(run_id)
-        finished, stopped = by_status[results.FINISHED], by_status[results.STOPPED]
+        finished = by_status[results.FINISHED]
+        stopped = [run_id for run_id in by_status[results.STOPPED] if not self._ended[run_id].get("waits")]
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         counts = f"{len(finished)} done, {len(self._running)} running, {self.failed} failed"

@@ -53,6 +53,8 @@ def _target(options: Any, info: dict[str, Any], root: Path) -> int:
         )
     if options.trials is None:
         raise UserError("--extend: expected --trials N, how many to add")
+    if info.get("scheduler") == "pbt":
+        raise UserError(f"--extend {options.extend}: a population stays as large as it began; start another --name")
     trained = [p for p in read_proposals(root) if p.state != "repeated"]
     if len(trained) < info["trials"] or any(p.state == "running" for p in trained):
         return int(info["trials"])

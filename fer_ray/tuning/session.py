@@ -12,10 +12,10 @@ from rich.console import Console
 from fer_ray import cli, results
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
-from fer_ray.proposals import read_proposals
+from fer_ray.proposals import Proposal, read_proposals
 from fer_ray.space import Search
 from fer_ray.storage import Storage, open_storage, place
-from fer_ray.tuning import design, estimate, execution, machines, preflight
+from fer_ray.tuning import design, estimate, execution, machines, population, preflight
 from fer_ray.tuning.budget import Limits
 from fer_ray.tuning.plan import Plan
 from fer_ray.tuning.proposer import counts
@@ -96,8 +96,8 @@ def _work(
     spent = cli.duration(time.monotonic() - started)
     if plan.is_search:
         proposals = read_proposals(root)
-        trained = sum(p.state not in ("repeated", "running") for p in proposals)
-        print(f"{trained} of {strategy.num_trials} proposals judged ({counts(proposals)}); {spent} in all")
+        judged = _num_judged(proposals, strategy)
+        print(f"{judged} of {strategy.num_trials} proposals judged ({counts(proposals)}); {spent} in all")
     else:
         done = len(design.finished_ids(root) & {plan.run_id(config) for config in plan.configs})
         print(f"{done} of {len(plan.configs)} trials finished; {spent} in all")
@@ -217,11 +217,18 @@ def _left(plan: Plan, storage: Storage, options: Any, console: Console) -> list[
     return configs
 
 
+def _num_judged(proposals: Sequence[Proposal], strategy: execution.Strategy) -> int:
+    """Proposals that have ended; of a population the members that have come to their end."""
+    if strategy.scheduler == "pbt":
+        return sum(proposal.state == "complete" for proposal in proposals)
+    return sum(proposal.state not in ("repeated", "running") for proposal in proposals)
+
+
 def _missing(plan: Plan, storage: Storage, strategy: execution.Strategy) -> str:
     """What is done and what is not, for a sweep that was ended early."""
     if plan.is_search:
         found = read_proposals(storage.folder)
-        left = strategy.num_trials - sum(p.state not in ("repeated", "running") for p in found)
+        left = strategy.num_trials - _num_judged(found, strategy)
         return f"{counts(found) or 'no proposal'}; {left} of {strategy.num_trials} proposals are missing"
     ids = [plan.run_id(config) for config in plan.configs]
     finished = design.finished_ids(storage.folder)
@@ -259,8 +266,18 @@ def _strategy(plan: Plan, options: Any) -> execution.Strategy:
         raise UserError("--sampler gp: takes one objective; with several take nsga2, tpe or random")
     if "gpu_seconds" in space.objectives and not options.gpus_per_trial:
         raise UserError("--objectives gpu_seconds: needs trials on a GPU; take train_seconds, or give --gpus-per-trial")
+    if scheduler == "pbt":
+        return _population(options)
     sampler = options.sampler or ("nsga2" if several else "tpe")
     return execution.Strategy(sampler, scheduler, options.trials or space.trials, options.warm_start)
+
+
+def _population(options: Any) -> execution.Strategy:
+    if options.sampler not in (None, "random"):
+        raise UserError(f"--sampler {options.sampler}: a population begins at random points; leave it out with pbt")
+    if options.warm_start is not None:
+        raise UserError("--warm-start: a population begins at random points; leave it out with --scheduler pbt")
+    return execution.Strategy("random", "pbt", options.trials or population.SIZE)
 
 
 def _limits(options: Any, resources: machines.Resources) -> Limits:

@@ -37,7 +37,8 @@ class Cell(TypedDict):
     """What a worker is told of its run; plain values, since Tune copies and prints it.
 
     `location` is the sweep's place (see `fer_ray.storage`), `tags` go into the row, `pausable` says that the scheduler
-    may stop the run and go on with it later, and `again` that it is trained even if it is finished.
+    may stop the run and go on with it later, `again` that it is trained even if it is finished, and `until` after which
+    epoch it waits for another cell that goes on with it.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Cell(TypedDict):
     tags: dict[str, Any]
     pausable: bool
     again: bool
+    until: int | None
 
 
 def trial(spec: dict[str, Any], shipment: Shipment | None = None) -> None:
@@ -63,10 +65,13 @@ def trial(spec: dict[str, Any], shipment: Shipment | None = None) -> None:
         row = _run(cell, storage, shipment)
         free_memory()  # this process may hold the next trial
         storage.push(folder)
-        if row["status"] == results.STOPPED:
+        if row["status"] == results.STOPPED and row["epochs_run"] != cell["until"]:
             raise SystemExit(0)  # what Tune ended the function with; one that returns has to report its end
-        storage.remove(checkpoints)
+        if row["status"] != results.STOPPED:
+            storage.remove(checkpoints)
     end = {"epoch": row.get("epochs_run") or 0, "ended": True, "done": True, "run": cell["id"]}
+    if row["status"] == results.STOPPED:
+        end["waits"] = True
     tune.report({**_known(row, END_FIELDS), **end})
 
 
@@ -81,7 +86,7 @@ def _run(cell: Cell, storage: Storage, shipment: Shipment | None) -> dict[str, A
             _report(values, is_pausable=cell["pausable"])
         except SystemExit:  # how Tune ends a function
             return True
-        return False
+        return row["epoch"] == cell["until"] != config.training.epochs
 
     error = detail = ""
     for _ in range(1 + RETRIES):

@@ -1,0 +1,308 @@
+"""Population-based training (Jaderberg et al. 2017, arXiv:1711.09846), as a searcher of Ray Tune.
+
+All members of a population train for a generation. Then each of the worst quarter gives its place to a copy of one of
+the best quarter, weights, optimizer and all, which goes on with a learning rate .8 or 1.2 times as high. So the
+population settles on the best of its first settings and finds a schedule of the learning rate on the way; between two
+generations the rate is constant, without a warm-up.
+
+Ray's own scheduler of that name takes no searcher, draws from the clock and from a generator without a seed, and leaves
+nothing that can be trained again. Here a generation ends when all its members have ended it, draws depend on the seed
+alone, and a copy's config is its original's with another factor in the phases from there on. What is found is therefore
+a config, whose own run gives the same bits, and a population goes on after anything: its decisions are made again from
+the rows.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray.tune.search import Searcher
+
+from fer_ray import results
+from fer_ray.config import RunConfig
+from fer_ray.errors import UserError
+from fer_ray.phases import Phase, epochs_of
+from fer_ray.proposals import Proposal, ProposedRun, Source, write_proposal
+from fer_ray.space import OBJECTIVES, Search
+from fer_ray.storage import Storage
+from fer_ray.training import checkpoint
+from fer_ray.tuning import samplers
+from fer_ray.tuning.trial import Cell
+
+SIZE = 8
+"""Members, by default."""
+LEAST_SIZE = 4
+
+GENERATIONS = 10
+"""At most; of a run of fewer epochs each is one."""
+
+SHARE = 0.25
+"""Of the members that give their place away after each generation, and of those that are copied."""
+
+FACTORS = (0.8, 1.2)
+
+MAX_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Member:
+    """A place in the population.
+
+    Attributes:
+        proposal: of which it is the run; its config has the phases.
+        factors: of the learning rate, one per generation; those that are still to come are like the last one so far.
+    """
+
+    proposal: Proposal
+    config: RunConfig
+    factors: tuple[float, ...]
+
+    @property
+    def run_id(self) -> str:
+        return self.proposal.runs[0].id
+
+
+class Population(Searcher):
+    """Hands out the members a generation at a time, and decides who goes on."""
+
+    def __init__(
+        self,
+        space: Search,
+        base: RunConfig,
+        *,
+        size: int,
+        storage: Storage,
+        run_id: Callable[[RunConfig], str],
+        signature: Callable[[RunConfig], str],
+        make_cell: Callable[[str, RunConfig, dict[str, Any]], Cell],
+        on_end: Callable[[Proposal], None] = lambda proposal: None,
+    ) -> None:
+        """Draws a population, the space's known points first, or goes on with the one in the storage.
+
+        Args:
+            size: members, at least LEAST_SIZE.
+            signature: of a run, which its checkpoints carry.
+            on_end: told of every proposal that has ended.
+
+        Raises UserError where the objective is none that an epoch has, or where too few of what the space proposes can
+        be members: they have one phase, in which all is trained, and no `training.patience`.
+        """
+        super().__init__(metric=space.objectives[0], mode="max")
+        if not space.objectives[0].startswith("validation_"):
+            raise UserError(f"--scheduler pbt: {space.objectives[0]} is nothing that grows from epoch to epoch")
+        if size < LEAST_SIZE:
+            raise UserError(f"--scheduler pbt: a population of {size} is too small; expected --trials {LEAST_SIZE}")
+        if base.training.patience is not None:
+            raise UserError("--scheduler pbt: its generations are of equal length; leave training.patience out")
+        self._space, self._base, self._storage = space, base, storage
+        self._run_id, self._signature, self._make_cell, self._on_end = run_id, signature, make_cell, on_end
+        self._sign = 1 if OBJECTIVES[space.objectives[0]] == "maximize" else -1
+        epochs = base.training.epochs
+        self._lengths = epochs_of([Phase("all", 1.0)] * min(GENERATIONS, epochs), epochs)
+        self._generation = 0
+        self._count = 0
+        self._rows: dict[str, dict[str, Any] | None] = {}
+        self._lost: set[str] = set()
+        self._members = self._founders(size)
+        self._queue: deque[Member] = deque()
+        self._running: dict[str, Member] = {}
+
+    @property
+    def num_finished(self) -> int:
+        """Members that have come to the end of their last generation."""
+        return sum(self._epochs_done(member) >= sum(self._lengths) for member in self._members)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        """Tune's hook; the objective is known already."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """Tune's hook: the next member's part of a generation, None to ask again later, or FINISHED."""
+        if not self._queue and not self._running:
+            self._go_on()
+        if not self._queue:
+            return None if self._running else Searcher.FINISHED
+        member = self._running[trial_id] = self._queue.popleft()
+        cell = self._make_cell(member.run_id, member.config, {"proposal": member.proposal.number})
+        # A copy begins with its original's checkpoint, so that each generation has to leave one.
+        config = {**cell["config"], "runtime.checkpoint_seconds": 0.0}
+        return {"cell": {**cell, "config": config, "until": self._end}}
+
+    def on_trial_result(self, trial_id: str, result: dict) -> None:
+        """Tune's hook; what is decided is decided from the rows."""
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Tune's hook: a member ended its generation, failed, or was stopped by a budget."""
+        member = self._running.pop(trial_id, None)
+        if member is None:
+            return
+        self._rows.pop(member.run_id, None)
+        if error:
+            self._lost.add(member.run_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune's hook; the files are the memory."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Tune's hook, never called."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as LiveView's
+
+    @property
+    def _end(self) -> int:
+        """The last epoch of this generation."""
+        return sum(self._lengths[: self._generation + 1])
+
+    def _go_on(self) -> None:
+        """Queues what is left of this generation; where nothing is, ends it and goes on to the next."""
+        while not self._queue:
+            self._queue.extend(member for member in self._members if self._epochs_done(member) < self._end)
+            if self._queue:
+                return
+            if self._generation + 1 == len(self._lengths):
+                for member in self._members:
+                    self._finish(member)
+                return
+            self._select()
+            self._generation += 1
+
+    def _founders(self, size: int) -> list[Member]:
+        study = optuna.create_study(sampler=samplers.build("random", self._space.seeds[0], 1))
+        for point in self._space.known:
+            study.enqueue_trial(dict(point))
+        factors = (1.0,) * len(self._lengths)
+        members: dict[str, Member] = {}
+        for number in range(MAX_DRAWS):
+            drawn = samplers.propose(self._space, self._base, study.ask())
+            if drawn.config.training.phases is None and drawn.config.training.epochs == sum(self._lengths):
+                source: Source = "known" if number < len(self._space.known) else "sampler"
+                founder = self._member(drawn.values, factors, drawn.params, drawn.distributions, source)
+                if founder.run_id not in members:
+                    members[founder.run_id] = founder
+                    self._write(founder.proposal)
+                    self._count += 1
+            if len(members) == size:
+                return list(members.values())
+        raise UserError(
+            f"--scheduler pbt: {MAX_DRAWS} points of space {self._space.name} held {len(members)} different members; "
+            f"expected {size} that train the whole network in one phase, for {sum(self._lengths)} epochs"
+        )
+
+    def _member(
+        self, values: Any, factors: tuple[float, ...], params: Any, distributions: Any, source: Source
+    ) -> Member:
+        phases = [
+            f"all {length} x{factor:g}{' carry' if number else ''}"
+            for number, (length, factor) in enumerate(zip(self._lengths, factors, strict=True))
+        ]
+        schedule = {"optimizer.schedule": "constant", "optimizer.warmup_fraction": 0.0}
+        values = {**values, **schedule, "training.phases": ", ".join(phases)}
+        seed = self._space.seeds[0]
+        config = self._base.replace({**values, "training.seed": seed})
+        run = ProposedRun(self._run_id(config), seed, "running")
+        proposal = Proposal(
+            number=self._count, source=source, params=params, distributions=distributions, config=values, runs=(run,)
+        )
+        return Member(proposal, config, factors)
+
+    def _select(self) -> None:
+        """Puts copies of the best in the places of the worst, and of all that failed (truncation selection)."""
+        ranked = sorted(self._members, key=lambda m: (self._score(m) is None, -(self._score(m) or 0) * self._sign))
+        sound = sum(self._score(member) is not None for member in ranked)
+        if not sound:
+            raise UserError("--scheduler pbt: every member failed, see trials/*/row.json; lower the learning rates")
+        quarter = max(1, int(len(ranked) * SHARE))
+        best = ranked[: min(quarter, sound)]
+        taken: set[str] = set()
+        for worst in ranked[max(len(best), min(sound, len(ranked) - quarter)) :]:
+            draw = random.Random(f"{self._space.seeds[0]} {self._generation} {worst.proposal.number}")
+            original, copy = next(found for found in self._copies(best, draw) if found[1].run_id not in taken)
+            taken.add(copy.run_id)
+            self._count += 1
+            self._hand_over(original, copy)
+            self._members[self._members.index(worst)] = copy
+            self._write(copy.proposal)
+            reason = (
+                f"after epoch {self._end} its place went to proposal {copy.proposal.number}, a copy of "
+                f"{original.proposal.number} that goes on at {copy.factors[-1]:g} times the learning rate"
+            )
+            self._finish(worst, reason)
+
+    def _copies(self, best: Sequence[Member], draw: random.Random) -> Iterator[tuple[Member, Member]]:
+        """Originals and their copies by chance, so many that a population in which most failed is full again."""
+        done = self._generation + 1
+        for power in count(1):
+            pairs = [(original, step**power) for original in best for step in FACTORS]
+            for original, step in draw.sample(pairs, len(pairs)):
+                factor = float(f"{original.factors[done - 1] * step:.4g}")
+                factors = original.factors[:done] + (factor,) * (len(self._lengths) - done)
+                parent = original.proposal
+                yield original, self._member(parent.config, factors, parent.params, parent.distributions, "population")
+
+    def _hand_over(self, original: Member, copy: Member) -> None:
+        """Gives a copy its original's checkpoint."""
+        source, target = f"checkpoints/{original.run_id}", f"checkpoints/{copy.run_id}"
+        self._storage.pull(source, target)
+        folder = self._storage.folder
+        if self._epochs_done(copy) == 0 and not any((folder / target).glob("*")):
+            # Where the original has gone on since, the copy trains from the start, to the same bits.
+            state = checkpoint.load_newest(folder / source, self._signature(original.config))
+            if state is not None and len(state["epochs"]) == self._end:
+                state["signature"] = self._signature(copy.config)
+                checkpoint.save(folder / target, state["place"][0], state)
+                self._storage.push(target)
+
+    def _finish(self, member: Member, reason: str | None = None) -> None:
+        row = self._row(member) or {}
+        status: Any = results.FAILED if member.run_id in self._lost else row.get("status", results.FAILED)
+        run = ProposedRun(member.run_id, self._space.seeds[0], status)
+        state: Any = {results.FINISHED: "complete", results.STOPPED: "pruned"}.get(status, "failed")
+        value = row.get(self._space.objectives[0]) if status == results.FINISHED else None
+        ended = replace(
+            member.proposal,
+            state="failed" if state == "complete" and value is None else state,
+            runs=(run,),
+            values=None if value is None else [value],
+            intermediate=self._curve(member),
+            reason=reason or row.get("error"),
+        )
+        self._write(ended)
+        self._on_end(ended)
+
+    def _row(self, member: Member) -> dict[str, Any] | None:
+        if member.run_id not in self._rows:
+            self._storage.pull(f"trials/{member.run_id}")
+            path = self._storage.folder / "trials" / member.run_id / "row.json"
+            self._rows[member.run_id] = results.read_json(path) if path.exists() else None
+        return self._rows[member.run_id]
+
+    def _epochs_done(self, member: Member) -> float:
+        """Epochs that a member has behind it; all where it failed, which it would do again."""
+        row = self._row(member)
+        if member.run_id in self._lost or (row is not None and row["status"] == results.FAILED):
+            return float("inf")
+        return row["epochs_run"] if row is not None else 0
+
+    def _curve(self, member: Member) -> dict[int, float]:
+        path = self._storage.folder / "trials" / member.run_id / "epochs.parquet"
+        if not path.exists():
+            return {}
+        found = results.read_parquet(path).set_index("epoch")[self._space.objectives[0]].dropna()
+        return {int(epoch): float(value) for epoch, value in found.items()}
+
+    def _score(self, member: Member) -> float | None:
+        """The objective at the end of this generation; None where it failed before."""
+        row = self._row(member)
+        if member.run_id in self._lost or row is None or row["status"] == results.FAILED:
+            return None
+        return self._curve(member).get(self._end)
+
+    def _write(self, proposal: Proposal) -> None:
+        path: Path = write_proposal(self._storage.folder, proposal)
+        self._storage.push(str(path.relative_to(self._storage.folder)))
