@@ -17,7 +17,9 @@ def command(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", metavar="KEY", help="axis shown down (default: as the space says)")
     parser.add_argument("--cols", metavar="KEY", help="axis shown across (default: as the space says)")
     parser.add_argument(
-        "--metric", help="accuracy, macro_f1, macro_recall or auroc: opens the dashboard (default: as the space says)"
+        "--metric",
+        help="accuracy, macro_f1, macro_recall, auroc, valence_ccc or arousal_ccc: opens the dashboard (default: as "
+        "the space says)",
     )
     options = parser.parse(arguments)
     # Only now, so that --help and a typo answer at once.

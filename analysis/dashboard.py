@@ -7,10 +7,11 @@ import pandas as pd
 from fer_ray import page
 from fer_ray.analysis import parts, tables
 from fer_ray.analysis.load import FOLD, OTHER_TESTS, SEED, Study, plain, status_text
+from fer_ray.analysis.stats import METRICS
 from fer_ray.analysis.tables import Table
 from fer_ray.analysis.views import View
 
-SCORES = ("test_accuracy", "test_macro_f1", "test_macro_recall", "test_auroc")
+SCORES = tuple(f"test_{metric}" for metric in METRICS)
 TRIAL_FACTS = (
     "chosen_epoch",
     "num_train_real",

@@ -1,8 +1,8 @@
 """A results folder as a study: its axes, its cells, and the test predictions of every finished trial."""
 
 import zlib
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,15 @@ class Predictions:
         labels: int64[n], the true class.
         probabilities: float32[n, C].
         classes: the C names.
+        affect: "valence" and "arousal" -> float64[2, n], the true value (NaN: unknown) and the predicted one; empty
+            where they were not learned.
     """
 
     test_set: int
     labels: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32]
     classes: tuple[str, ...]
+    affect: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,4 +213,9 @@ def _predictions(
         )
     codes = frame["label"].map({name: code for code, name in enumerate(classes)}).to_numpy(np.int64)
     test_set = zlib.crc32("\n".join([*classes, *frame["id"], *frame["label"]]).encode())
-    return Predictions(test_set, codes, frame[columns].to_numpy(np.float32), classes)
+    affect = {
+        name: frame[[name, f"predicted_{name}"]].to_numpy(np.float64).T
+        for name in ("valence", "arousal")
+        if f"predicted_{name}" in frame
+    }
+    return Predictions(test_set, codes, frame[columns].to_numpy(np.float32), classes, affect)

@@ -42,16 +42,16 @@ def write_report(
 
         return write_search_report(root, console)
     study = read_study(root, rows=rows, columns=columns)
-    metric = _metric(study, metric)
     replicates = stats.bootstrap(study)
-    numbers = {name: stats.summarize(study, replicates, name) for name in stats.METRICS}
-    built = {name: tables.build(study, numbers[name], name) for name in tables.TABLE_METRICS}
+    metric = _metric(study, replicates, metric)
+    numbers = {name: stats.summarize(study, replicates, name) for name in replicates.values}
+    shown = [name for name in tables.TABLE_METRICS if name in numbers]
+    built = {name: tables.build(study, numbers[name], name) for name in shown}
     if len(study.axes[compared(study)]) > 1:
         differences = stats.differences(study, replicates, metric, compared(study), baseline(study))
         if len(differences):
             built["differences"] = [difference_table(study, replicates, metric, differences)]
             numbers["differences"] = differences
-    shown = list(tables.TABLE_METRICS)
     for test, elsewhere in other_tests(study).items():
         there = stats.bootstrap(elsewhere)
         for name in OTHER_TEST_METRICS:
@@ -99,12 +99,13 @@ def _print(console: Console, built: list[Table], findings: list[str]) -> None:
         console.print(sentence, markup=False, highlight=False)
 
 
-def _metric(study: Study, metric: str | None) -> str:
+def _metric(study: Study, replicates: stats.Replicates, metric: str | None) -> str:
+    known = replicates.values
     if metric is None:
         stated = str(study.sweep.info.get("metric", "")).removeprefix("test_")
-        return stated if stated in stats.METRICS else "macro_f1"
-    if metric not in stats.METRICS:
-        raise UserError(f"--metric {metric}: not a metric of the tables{nearest(metric, stats.METRICS)}")
+        return stated if stated in known else "macro_f1"
+    if metric not in known:
+        raise UserError(f"--metric {metric}: not a metric of these tables{nearest(metric, known)}")
     return metric
 
 

@@ -18,7 +18,15 @@ from scipy.special import ndtr
 from fer_ray import metrics, results
 from fer_ray.analysis.load import REPLICATE, Cell, Predictions, Study
 
-METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_recall": "Macro recall", "auroc": "AUROC"}
+METRICS = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "macro_recall": "Macro recall",
+    "auroc": "AUROC",
+    "valence_ccc": "Valence CCC",
+    "arousal_ccc": "Arousal CCC",
+}
+"""Those of valence and arousal where all trials of a study learned them."""
 CHANCE_KEYS = {"macro_recall": "balanced_accuracy"}
 RESAMPLES = 1000
 AUROC_RESAMPLES = 300
@@ -27,6 +35,8 @@ LEVEL = 0.95
 MIN_RESAMPLED = 3
 """Fewer seeds or models than this are averaged as they are: two values say too little of their spread."""
 RANDOM_SEED = 20130613
+NO_SPREAD = 1e-9
+"""Of values in [-1, 1]; below it a variance is what rounding left."""
 
 Floats = npt.NDArray[np.floating]
 
@@ -71,11 +81,13 @@ def bootstrap(study: Study) -> Replicates:
             weights[answer.test_set] = image_weights(len(answer.labels), answer.test_set)
             chance[answer.test_set] = metrics.chance_levels(answer.labels, len(answer.classes))
         scores.append(_score(answer, weights[answer.test_set]))
+    known = [metric for metric in METRICS if all(metric in score for score in scores)]
     return Replicates(
-        {metric: np.stack([score[metric] for score in scores]) for metric in METRICS},
+        {metric: np.stack([score[metric] for score in scores]) for metric in known},
         {
-            metric: np.array([chance[a.test_set][CHANCE_KEYS.get(metric, metric)] for a in study.predictions], float)
-            for metric in METRICS
+            # Knowing no face, one answers the same to all, whose concordance is 0.
+            metric: np.array([chance[a.test_set].get(CHANCE_KEYS.get(metric, metric), 0) for a in study.predictions])
+            for metric in known
         },
     )
 
@@ -168,6 +180,7 @@ def _score(answer: Predictions, weights: Floats) -> dict[str, Floats]:
         "macro_f1": f1.sum(axis=1) / num_seen,
         "macro_recall": recall.sum(axis=1) / num_seen,
         "auroc": weighted_auroc(answer.labels, answer.probabilities, weights[:, : 1 + AUROC_RESAMPLES]),
+        **{f"{name}_ccc": weighted_ccc(*values, weights) for name, values in answer.affect.items()},
     }
 
 
@@ -193,6 +206,20 @@ def weighted_auroc(labels: npt.NDArray[np.int64], probabilities: Floats, weights
     defined = ~np.isnan(areas)
     count = defined.sum(axis=0)
     return np.divide(np.nansum(areas, axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+def weighted_ccc(true: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Concordance correlation (Lin 1989) for each column of image weights, float64[R]; images of unknown `true` (NaN)
+    do not count, and without a spread in either it is NaN. true, predicted float64[n], weights float32[n, R].
+    """
+    is_known = np.isfinite(true)
+    true, predicted, weights = true[is_known], predicted[is_known], weights[is_known].astype(float)
+    total = weights.sum(axis=0)
+    means = np.stack([true, predicted]) @ weights / total
+    squares = np.stack([true**2, predicted**2, true * predicted]) @ weights / total
+    covariance = squares[2] - means[0] * means[1]
+    spread = squares[0] + squares[1] - 2 * means[0] * means[1]
+    return np.divide(2 * covariance, spread, out=np.full(len(spread), np.nan), where=spread > NO_SPREAD)
 
 
 def _mean(values: Floats, level: str) -> Floats:

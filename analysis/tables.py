@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from fer_ray.analysis import stats
 from fer_ray.analysis.load import FOLD, SEED, Study, plain, status_text, where
 
-TABLE_METRICS = ("accuracy", "macro_f1", "auroc")
+TABLE_METRICS = ("accuracy", "macro_f1", "auroc", "valence_ccc", "arousal_ccc")
 CHANCE_MARK = "°"
 MISSING = "–"
 

@@ -54,11 +54,12 @@ class View:
 def build_views(study: Study, replicates: Replicates, summaries: dict[str, pd.DataFrame], metric: str) -> list[View]:
     """All figures of the dashboard; `metric` is shown first."""
     panels = _Panels(study)
-    chosen = Select("Metric", list(METRICS.values()), list(METRICS).index(metric))
+    names = list(replicates.values)
+    chosen = Select("Metric", [METRICS[name] for name in names], names.index(metric))
     place = {"rows": study.rows, "columns": study.columns}
     lines: Figures = {}
     maps: Figures = {}
-    for (m, name), (p, panel) in product(enumerate(METRICS), enumerate(panels.values)):
+    for (m, name), (p, panel) in product(enumerate(names), enumerate(panels.values)):
         summary = panels.only(summaries[name], panel)
         seeds = study.trials[list(study.axes)].assign(seed=study.trials[SEED], value=replicates.values[name][:, 0])
         seeds = panels.only(seeds, panel)

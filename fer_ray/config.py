@@ -129,7 +129,7 @@ class DataConfig(_Group):
     normalization: Literal["auto", "image", "unit", "half", "imagenet"] = Field(
         "auto",
         description="image: each image to mean 0 and std 1; unit: [0, 1]; half: mean .5, std .5; imagenet: its mean "
-        "and std; auto: imagenet with its weights, image from scratch",
+        "and std; auto: what pretrained weights expect, imagenet with a file of weights, image from scratch",
     )
 
 

@@ -20,7 +20,11 @@ def normalization(config: RunConfig) -> str:
     """The input normalisation: as asked, or the one that suits the weights."""
     if config.data.normalization != "auto":
         return config.data.normalization
-    return "image" if config.model.weights == "none" else "imagenet"
+    if config.model.weights != "imagenet":
+        return "image" if config.model.weights == "none" else "imagenet"
+    from fer_ray.models import zoo
+
+    return zoo.pretrained_normalization(config.model.name)
 
 
 def image_size(config: RunConfig, real: Dataset) -> int:

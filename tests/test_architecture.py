@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "models": {"config", "phases"},
     "training": {"config", "phases", "data", "models", "metrics"},
     "experiment": {"config", "labels", "data"},
-    "run_data": {"config", "data", "experiment", "training"},
+    "run_data": {"config", "data", "experiment", "models", "training"},
     "run": {"artifacts", "config", "metrics", "data", "experiment", "models", "run_data", "training", "results"},
     "artifacts": {"config", "metrics", "results", "training"},
     "trained": {"config", "labels", "data", "models", "results", "run", "run_data"},
@@ -52,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
         "run",
     },
     "search_spaces": {"config", "space", "ablation"},
-    "analysis": {"results", "proposals", "space", "labels", "metrics", "cli", "page"},
+    "analysis": {"results", "phases", "proposals", "space", "labels", "metrics", "cli", "page"},
 }
 """Room -> the other rooms it may import. Every room may import `errors`; one that is not listed (the commands, tuning)
 may import all, and so may the `__main__` of a room, which is a command."""

@@ -1,13 +1,18 @@
 """Intervals, paired differences and their corrections, against scikit-learn, scipy and published examples."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_results import write_sweep
+from rich.console import Console
 from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
+from fer_ray import results
 from fer_ray.analysis import stats
 from fer_ray.analysis.load import Predictions, read_study
+from fer_ray.analysis.report import write_report
+from fer_ray.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def three_seeds(tmp_path_factory):
 
 def test_point_values_equal_the_metrics_that_training_wrote(one_seed):
     study, replicates = one_seed
-    for metric in stats.METRICS:
+    for metric in replicates.values:
         np.testing.assert_allclose(replicates.values[metric][:, 0], study.trials[f"test_{metric}"], atol=1e-12)
 
 
@@ -53,6 +58,25 @@ def test_resampled_scores_equal_scikit_learn_with_sample_weights(one_seed):
         }
         for metric, value in expected.items():
             assert replicates.values[metric][3, column] == pytest.approx(value, abs=1e-6), metric
+
+
+def lin(true, predicted):
+    """Lin (1989), as it is printed."""
+    covariance = np.mean((true - true.mean()) * (predicted - predicted.mean()))
+    return 2 * covariance / (true.var() + predicted.var() + (true.mean() - predicted.mean()) ** 2)
+
+
+def test_weighted_concordance_is_that_of_the_images_as_often_as_they_were_drawn():
+    rng = np.random.default_rng(0)
+    true = rng.uniform(-1, 1, 300)
+    predicted = 0.6 * true + rng.normal(0.1, 0.2, 300)
+    weights = stats.image_weights(301, 5)
+    found = stats.weighted_ccc(np.append(true, np.nan), np.append(predicted, 9.0), weights)
+    for column in (0, 1, 500):
+        times = weights[:300, column].astype(int)
+        assert found[column] == pytest.approx(lin(np.repeat(true, times), np.repeat(predicted, times)))
+    np.testing.assert_allclose(stats.weighted_ccc(true, np.full(300, 0.2), weights[:300]), 0, atol=1e-12)
+    assert np.isnan(stats.weighted_ccc(np.full(300, 0.2), np.full(300, 0.2), weights[:300])).all()
 
 
 def test_weighted_auroc_counts_ties_half_as_scikit_learn_does():
@@ -178,7 +202,7 @@ def test_holm_gives_the_textbook_values():
 def test_the_same_files_give_the_same_numbers(one_seed):
     study, replicates = one_seed
     again = stats.bootstrap(read_study(study.sweep.root))
-    for metric in stats.METRICS:
+    for metric in replicates.values:
         np.testing.assert_array_equal(again.values[metric], replicates.values[metric])
 
 
@@ -193,3 +217,31 @@ def test_intervals_cover_the_truth_about_95_times_in_100():
         _, low, high = stats._interval(values)
         covered += low <= 0.4 <= high
     assert 88 <= covered <= 100
+
+
+def test_a_study_of_valence_and_arousal_has_their_concordance_too(tmp_path):
+    root = write_sweep(tmp_path / "affect", models=("ResNet18", "ResNet50"), fractions=(1.0,), seeds=(0, 1, 2))
+    rng = np.random.default_rng(1)
+    golden: dict[str, list[float]] = {"valence_ccc": [], "arousal_ccc": []}
+    for path in sorted((root / "trials").glob("*/predictions.parquet")):
+        frame, row = pd.read_parquet(path), results.read_json(path.with_name("row.json"))
+        for name in ("valence", "arousal"):
+            frame[name] = rng.uniform(-1, 1, len(frame))
+            frame[f"predicted_{name}"] = frame[name] * 0.5 + rng.normal(0, 0.1, len(frame))
+            tested = frame[frame["split"] == "test"]
+            row[f"test_{name}_ccc"] = lin(tested[name].to_numpy(), tested[f"predicted_{name}"].to_numpy())
+            if row["model.name"] == "ResNet50":
+                golden[f"{name}_ccc"].append(row[f"test_{name}_ccc"])
+        frame.to_parquet(path)
+        results.write_json(path.with_name("row.json"), row)
+    write_report(root, metric="valence_ccc", console=Console(quiet=True))
+    for metric, values in golden.items():
+        table = pd.read_csv(root / "tables" / f"{metric}.csv").set_index("model.name")
+        assert table.loc["ResNet50", "mean"] == pytest.approx(np.mean(values))
+        assert table.loc["ResNet50", "low"] < np.mean(values) < table.loc["ResNet50", "high"]
+        assert table.loc["ResNet50", "chance"] == 0
+    assert "Valence CCC" in (root / "dashboard.html").read_text()
+    plain = write_sweep(tmp_path / "plain", models=("ResNet18",), fractions=(1.0,))
+    with pytest.raises(UserError, match="valence_ccc: not a metric of these tables"):
+        write_report(plain, metric="valence_ccc", console=Console(quiet=True))
+    assert not (plain / "tables" / "valence_ccc.csv").exists()

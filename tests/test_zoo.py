@@ -8,10 +8,11 @@ import torchvision
 from torch import nn
 
 from fer_ray import cli
-from fer_ray.config import ModelConfig
+from fer_ray.config import ModelConfig, RunConfig
 from fer_ray.errors import UserError
 from fer_ray.models import cost, zoo
 from fer_ray.models.__main__ import command
+from fer_ray.run_data import normalization
 
 PRINTED_MILLIONS = {
     # As the ratio study prints them; those with True count the 1,000 ImageNet classes.
@@ -286,3 +287,20 @@ def test_the_command_lists_networks(capsys: pytest.CaptureFixture[str]) -> None:
     assert "images/s, one thread" in capsys.readouterr().out
     assert cli.exit_code(command, ["ResNet81", "--no-speed"]) == cli.USAGE
     assert "did you mean 'ResNet18'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"),
+    [
+        ("EfficientNetB0", "imagenet"),
+        ("tf_efficientnet_b0.ns_jft_in1k", "imagenet"),
+        ("tf_efficientnetv2_s", "half"),
+        ("vit_base_patch16_224", "half"),
+        ("resnet18d", "imagenet"),
+    ],
+)
+def test_pretrained_weights_get_the_input_that_they_were_trained_on(name: str, golden: str) -> None:
+    asked = RunConfig.from_flat({"model.name": name, "model.weights": "imagenet"})
+    assert normalization(asked) == golden
+    assert normalization(asked.replace({"model.weights": "none"})) == "image"
+    assert normalization(asked.replace({"data.normalization": "unit"})) == "unit"

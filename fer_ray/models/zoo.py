@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fer_ray.config import ModelConfig
 from fer_ray.errors import UserError, nearest
@@ -84,6 +84,19 @@ def check_name(name: str) -> str:
                 hint = in_timm if "did you mean" in in_timm else hint
             raise UserError(f"model.name: no architecture {name!r} in the zoo or in timm{hint}")
     return name
+
+
+def pretrained_normalization(name: str) -> Literal["imagenet", "half", "unit"]:
+    """The input that pretrained weights of a network expect, as `data.normalization` calls it; a third of timm's are
+    not ImageNet's.
+    """
+    if name in ZOO:
+        return "imagenet"
+    from timm.models import get_pretrained_cfg
+
+    found = get_pretrained_cfg(name)
+    mean = found.mean[0] if found is not None else None
+    return "unit" if mean == 0 else "half" if mean == 0.5 else "imagenet"
 
 
 def gmac(name: str) -> float:

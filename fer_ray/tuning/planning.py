@@ -168,7 +168,8 @@ def _with_data(
     experiment = opened[configs[0].data.votes]
     notes = data_notes(experiment, configs[0])
     if experiment.synthetic is None and any(uses_synthetic(config) for config in configs):
-        raise UserError(_without_synthetic(base))
+        is_free = len({config.data.mixing for config in configs}) == 1
+        raise UserError(_without_synthetic(base, may_be_real=is_free))
     if any(config.data.num_train_images == "auto" for config in configs):
         groups: dict[Any, list[RunConfig]] = {}
         for config in configs:
@@ -204,11 +205,11 @@ def _expected_cost(config: RunConfig) -> float:
     return zoo.gmac(config.model.name) * size**2 * config.training.epochs
 
 
-def _without_synthetic(config: RunConfig) -> str:
+def _without_synthetic(config: RunConfig, *, may_be_real: bool) -> str:
     flags = f"--data {shlex.quote(config.data.source)} --test-split {config.data.test_split}"
     return (
         "this space mixes real and synthetic faces, and no --synthetic was given. Give a folder or .parquet of "
         "generated faces, make some from the data alone with\n"
-        f"    python -m fer_ray.synthesize ppca {flags} --per-class 1500 --out synthetic.parquet\n"
-        "or run the real-only curve with --mixing real_only"
+        f"    python -m fer_ray.synthesize ppca {flags} --per-class 1500 --out synthetic.parquet"
+        + ("\nor run the real-only curve with --mixing real_only" if may_be_real else "")
     )
