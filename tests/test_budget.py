@@ -86,3 +86,18 @@ def test_no_trial_is_stopped_alone_and_the_first_reason_stays(clock: Clock) -> N
     clock.now += 100
     assert limited.stop_all()
     assert limited.reason == "its 100 training images"
+
+
+def test_the_time_that_a_budget_leaves_is_that_at_the_pace_so_far(clock: Clock) -> None:
+    assert budget(gpus=1).seconds_left() is None
+    timed = budget(seconds=100, gpus=2, gpu_hours=1)
+    held = budget(gpus=2, money=10, price=5, gpu_hours=3)
+    counted = budget(images=1000, before={"before": 100})
+    assert (held.seconds_left(), counted.seconds_left()) == (None, None), "nothing is spent yet"
+    counted("1", {"run": "a", "images_seen": 300})
+    clock.now += 40
+    for one in (timed, held, counted):
+        one.stop_all()
+    assert timed.seconds_left() == 60
+    assert held.seconds_left() == pytest.approx(2 * 3600 / 2 - 40)
+    assert counted.seconds_left() == pytest.approx(600 / (300 / 40))

@@ -83,6 +83,12 @@ def test_time_left_is_unknown_before_the_first_epoch(console: Console) -> None:
     assert "time left unknown" in shown(view_of(console, 1), console)
 
 
+def test_a_budget_may_end_a_sweep_before_its_trials_do(console: Console) -> None:
+    view = view_of(console, 1)
+    view.budget_left = lambda: 7.0
+    assert "about 7 s left" in shown(view, console)
+
+
 def test_time_left_knows_slow_networks_from_fast_ones(console: Console) -> None:
     models = {"a": "ResNet50", "b": "ResNet18", "c": "ResNet18"}
     a, b, c = (as_trial(cell(name, **{"model.name": model})) for name, model in models.items())

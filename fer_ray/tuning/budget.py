@@ -37,6 +37,7 @@ class Budget(Stopper):
         self._images = dict(images)
         self._started = self._looked = time.monotonic()
         self._gpu_seconds = 0.0
+        self._images_before = self.images
         self.reason: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,6 +62,19 @@ class Budget(Stopper):
         if self.reason is None:
             self.reason = self._reached(now - self._started)
         return self.reason is not None
+
+    def seconds_left(self) -> float | None:
+        """Until a limit ends the sweep, at the pace so far; None without one, or where nothing of it is spent yet."""
+        limits, elapsed, images = self._limits, self._looked - self._started, self.images - self._images_before
+        gpu_hours = [limits.gpu_hours] if limits.gpu_hours is not None else []
+        if limits.money is not None and limits.price:
+            gpu_hours.append(limits.money / limits.price)
+        left = [limits.seconds - elapsed] if limits.seconds is not None else []
+        if gpu_hours and self._gpu_seconds:
+            left.append((3600 * min(gpu_hours) / self._gpu_seconds - 1) * elapsed)
+        if limits.images is not None and images:
+            left.append((limits.images - self.images) / images * elapsed)
+        return max(0.0, min(left)) if left else None
 
     def _reached(self, seconds: float) -> str | None:
         limits, gpu_hours = self._limits, self._gpu_seconds / 3600

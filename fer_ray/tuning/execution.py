@@ -217,7 +217,9 @@ def _budget(execution: Execution, view: LiveView) -> Budget:
     """The limits of the command. Images count over the whole sweep, what was stopped or failed included."""
     images = {row["id"]: int(row.get("images_seen") or 0) for row in results.read_rows(execution.root)}
     gpus = execution.resources.gpus_per_trial or 0
-    return Budget(execution.limits, gpus_in_use=lambda: view.num_running * gpus, images=images)
+    budget = Budget(execution.limits, gpus_in_use=lambda: view.num_running * gpus, images=images)
+    view.budget_left = budget.seconds_left
+    return budget
 
 
 def _fit(

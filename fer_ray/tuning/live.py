@@ -35,11 +35,12 @@ class LiveView(tune.Callback):
     ) -> None:
         """Shows a sweep of `total` trials, without those that were finished before; for a search that is how many
         proposals it wants, `judged` counts those that have ended, and `objective` is what it optimises. `on_finished`
-        is told of every finished trial.
+        is told of every finished trial. `budget_left`, which may be set, tells the seconds that a budget leaves.
         """
         self._console, self._root, self._total, self._slots = console, root, total, slots
         self._objective, self._sign = objective, -1 if is_lower_better else 1
         self._on_finished, self._judged = on_finished, judged
+        self.budget_left: Callable[[], float | None] = lambda: None
         self._cells: dict[str, Cell] = {}
         self._epochs_done: dict[str, int] = defaultdict(int)
         self._ended: dict[str, dict[str, Any]] = {}
@@ -135,7 +136,8 @@ class LiveView(tune.Callback):
         return len(self._ended) if self._judged is None else self._judged() - self._already_finished
 
     def _time_left(self) -> str:
-        seconds = self._seconds_left()
+        known = [seconds for seconds in (self._seconds_left(), self.budget_left()) if seconds is not None]
+        seconds = min(known, default=None)
         return "time left unknown" if seconds is None else f"about {duration(seconds)} left"
 
     def _seconds_left(self) -> float | None:
