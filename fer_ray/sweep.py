@@ -138,6 +138,10 @@ def _with_flags(space: "Space | Search", options: Any) -> "Space | Search":
     from fer_ray.tuning.samplers import check_objectives
 
     if isinstance(space, Search):
+        if options.scheduler == "pbt":
+            if "," in (options.seeds or ""):
+                raise UserError(f"--seeds {options.seeds}: a population is trained with one seed")
+            space = replace(space, seeds=space.seeds[:1])
         if options.objectives is None:
             return space
         objectives = tuple(dict.fromkeys(cli.split_list(options.objectives)))

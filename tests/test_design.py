@@ -19,8 +19,10 @@ def sources(tiny_faces: TinyFaces) -> dict[str, Any]:
 
 
 def occupied(root: Path, plan: Plan) -> Path:
+    """A folder in which a trial of this plan has failed."""
     root.mkdir()
     results.write_json(root / "sweep.json", plan.info())
+    run.write_failure(plan.configs[0], plan.run_id(plan.configs[0]), root, "its process died", "")
     return root
 
 
@@ -50,6 +52,23 @@ def test_another_design_under_a_name_that_is_taken_is_refused_with_the_differenc
     swapped = make({**sources, "data.source": str(tiny_faces.synthetic), "data.synthetic": str(tiny_faces.real)})
     with pytest.raises(UserError, match=r"data digest: \w{16} before, \w{16} now"):
         design.check_same_design(root, swapped.info())
+
+
+def test_a_name_is_free_until_something_was_trained(sources: dict[str, str], tmp_path: Path) -> None:
+    root = tmp_path / "sweep"
+    root.mkdir()
+    results.write_json(root / "sweep.json", make(sources).info())
+    design.check_same_design(root, make({**sources, "training.epochs": 9}).info())
+
+
+def test_a_population_of_another_size_is_another_sweep(sources: dict[str, str], tmp_path: Path) -> None:
+    plan = make({**sources, "data.num_train_images": 30}, search())
+    root = occupied(tmp_path / "sweep", plan)
+    results.write_json(root / "sweep.json", plan.info() | {"scheduler": "pbt", "trials": 8})
+    design.check_same_design(root, plan.info() | {"scheduler": "pbt", "trials": 8})
+    for other in ({"scheduler": "pbt", "trials": 9}, {"scheduler": "asha", "trials": 8}):
+        with pytest.raises(UserError, match=r"(trials: 8|scheduler: pbt) before, (9|asha) now"):
+            design.check_same_design(root, plan.info() | other)
 
 
 def test_results_of_another_training_version_are_not_mixed_in(sources: dict[str, str], tmp_path: Path) -> None:
@@ -97,13 +116,11 @@ def test_a_search_of_other_parameters_or_objectives_is_another_one(sources: dict
 
 
 def test_changed_variants_are_another_design(sources: dict[str, str], tmp_path: Path) -> None:
-    def with_rho(rho: float) -> dict[str, Any]:
+    def with_rho(rho: float) -> Plan:
         axes = {FRACTIONS: (1.0,)}
-        return make(sources, space(axes=axes, variants={"plain": {}, "SAM": {"optimizer.sam_rho": rho}})).info()
+        return make(sources, space(axes=axes, variants={"plain": {}, "SAM": {"optimizer.sam_rho": rho}}))
 
-    root = tmp_path / "sweep"
-    root.mkdir()
-    results.write_json(root / "sweep.json", with_rho(0.05))
-    design.check_same_design(root, with_rho(0.05))
+    root = occupied(tmp_path / "sweep", with_rho(0.05))
+    design.check_same_design(root, with_rho(0.05).info())
     with pytest.raises(UserError, match=r"variants: .*0\.05.* before, .*0\.1.* now"):
-        design.check_same_design(root, with_rho(0.1))
+        design.check_same_design(root, with_rho(0.1).info())

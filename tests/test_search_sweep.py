@@ -156,6 +156,7 @@ def test_a_population_gives_places_to_copies_and_ends_with_a_config(tmp_path: Pa
     for arguments, problem in (
         (["--extend=pbt", "--trials=2"], "a population stays as large as it began"),
         (["--resume=pbt", "--trials=6"], "trials: 4 before, 6 now"),
+        (["--resume=pbt", "--seeds=0,1"], "a population is trained with one seed"),
         (["--resume=pbt", "--scheduler=asha"], "scheduler: pbt before, asha now"),
     ):
         refused = sweep(root, *arguments, code=2)

@@ -10,11 +10,13 @@ from fer_ray.errors import UserError
 
 
 def check_same_design(root: Path, info: Mapping[str, Any]) -> None:
-    """Refuses another design under a name that is taken; more axis values or seeds are welcome.
+    """Refuses another design under a name that is taken; more axis values or seeds are welcome, and so is any where
+    nothing has been trained yet.
 
     Raises UserError that shows the differences.
     """
-    if not (root / "sweep.json").exists():
+    has_begun = any(next(root.glob(pattern), None) for pattern in ("trials/*/row.json", "proposals/*.json"))
+    if not has_begun or not (root / "sweep.json").exists():
         return
     before = results.read_json(root / "sweep.json")
     differences = []
@@ -36,12 +38,12 @@ def check_same_design(root: Path, info: Mapping[str, Any]) -> None:
     for key in ("objectives", "parameters", "variants"):
         if (before.get(key) or {}) != (info.get(key) or {}):
             differences.append(f"{key}: {before.get(key)} before, {info.get(key)} now")
-    if "pbt" in (before.get("scheduler"), info["scheduler"]):
+    if "pbt" in (before.get("scheduler"), info.get("scheduler")):
         # A population's decisions are made again from its rows, and another one's are others.
         differences += [
-            f"{key}: {before.get(key)} before, {info[key]} now"
+            f"{key}: {before.get(key)} before, {info.get(key)} now"
             for key in ("scheduler", "trials")
-            if before.get(key) != info[key]
+            if before.get(key) != info.get(key)
         ]
     for key, old in {**before["axes"], "seeds": before["seeds"]}.items():
         new = info["seeds"] if key == "seeds" else info["axes"].get(key, [])

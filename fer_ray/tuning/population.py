@@ -67,6 +67,18 @@ class Member:
         return self.proposal.runs[0].id
 
 
+def check(space: Search, base: RunConfig, size: int) -> None:
+    """Raises UserError for an objective that no epoch has, too few members, or runs that may end before their epochs
+    do.
+    """
+    if not space.objectives[0].startswith("validation_"):
+        raise UserError(f"--scheduler pbt: {space.objectives[0]} is nothing that grows from epoch to epoch")
+    if size < LEAST_SIZE:
+        raise UserError(f"--scheduler pbt: a population of {size} is too small; expected --trials {LEAST_SIZE} or more")
+    if base.training.patience is not None:
+        raise UserError("--scheduler pbt: its generations are of equal length; leave training.patience out")
+
+
 class Population(Searcher):
     """Hands out the members a generation at a time, and decides who goes on."""
 
@@ -89,16 +101,11 @@ class Population(Searcher):
             signature: of a run, which its checkpoints carry.
             on_end: told of every proposal that has ended.
 
-        Raises UserError where the objective is none that an epoch has, or where too few of what the space proposes can
-        be members: they have one phase, in which all is trained, and no `training.patience`.
+        Raises UserError as `check`, or where too few of what the space proposes can be members: they have one phase, in
+        which all is trained.
         """
         super().__init__(metric=space.objectives[0], mode="max")
-        if not space.objectives[0].startswith("validation_"):
-            raise UserError(f"--scheduler pbt: {space.objectives[0]} is nothing that grows from epoch to epoch")
-        if size < LEAST_SIZE:
-            raise UserError(f"--scheduler pbt: a population of {size} is too small; expected --trials {LEAST_SIZE}")
-        if base.training.patience is not None:
-            raise UserError("--scheduler pbt: its generations are of equal length; leave training.patience out")
+        check(space, base, size)
         self._space, self._base, self._storage = space, base, storage
         self._run_id, self._signature, self._make_cell, self._on_end = run_id, signature, make_cell, on_end
         self._sign = 1 if OBJECTIVES[space.objectives[0]] == "maximize" else -1

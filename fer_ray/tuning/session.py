@@ -267,17 +267,19 @@ def _strategy(plan: Plan, options: Any) -> execution.Strategy:
     if "gpu_seconds" in space.objectives and not options.gpus_per_trial:
         raise UserError("--objectives gpu_seconds: needs trials on a GPU; take train_seconds, or give --gpus-per-trial")
     if scheduler == "pbt":
-        return _population(options)
+        return _population(space, plan.base, options)
     sampler = options.sampler or ("nsga2" if several else "tpe")
     return execution.Strategy(sampler, scheduler, options.trials or space.trials, options.warm_start)
 
 
-def _population(options: Any) -> execution.Strategy:
+def _population(space: Search, base: RunConfig, options: Any) -> execution.Strategy:
     if options.sampler not in (None, "random"):
         raise UserError(f"--sampler {options.sampler}: a population begins at random points; leave it out with pbt")
     if options.warm_start is not None:
         raise UserError("--warm-start: a population begins at random points; leave it out with --scheduler pbt")
-    return execution.Strategy("random", "pbt", options.trials or population.SIZE)
+    size = options.trials or population.SIZE
+    population.check(space, base, size)
+    return execution.Strategy("random", "pbt", size)
 
 
 def _limits(options: Any, resources: machines.Resources) -> Limits:
