@@ -23,20 +23,28 @@ def check(names: Sequence[str]) -> None:
 
 def build_loggers(names: Sequence[str], root: Path) -> list[Any]:
     """The callbacks. MLflow and W&B take their servers and keys from their own environment variables; without these
-    MLflow writes to `mlruns/` beside the results. TensorBoard's files are in `tensorboard/` there, a folder per trial.
+    MLflow writes to `mlflow.db` beside the results, and W&B in its offline mode to `wandb/`. TensorBoard's files are in
+    `tensorboard/` there, a folder per trial.
+
+    Raises UserError for a logger that cannot log, because its server cannot be reached, say, or its key is missing.
     """
     callbacks: list[Any] = []
     if "mlflow" in names:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI", f"file:{root / 'mlruns'}")
+        uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
         callbacks.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=root.name))
     if "wandb" in names:
         from ray.air.integrations.wandb import WandbLoggerCallback
 
-        callbacks.append(WandbLoggerCallback(project=root.name))
+        callbacks.append(WandbLoggerCallback(project=root.name, dir=str(root)))
     if "tensorboard" in names:
         callbacks.append(_tensorboard(root / "tensorboard"))
+    for name, callback in zip(sorted(set(names), key=list(LOGGERS).index), callbacks, strict=True):
+        try:
+            callback.setup()  # Tune does it too, in the middle of its own work
+        except Exception as error:  # whatever theirs may raise
+            raise UserError(f"--log {name}: {str(error).splitlines()[0]}") from error
     return callbacks
 
 
