@@ -35,7 +35,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_unknown_or_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="'mlfow' is no logger; did you mean .mlflow"):
+    with pytest.raises(UserError, match=r"'mlfow' is no logger; did you mean .mlflow"):
         loggers.check(["mlfow"])
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="--log tensorboard needs the package tensorboardX: pip install tensorboardX"):
