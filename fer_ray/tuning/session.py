@@ -13,10 +13,8 @@ from fer_ray import cli, results
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
 from fer_ray.proposals import Proposal, read_proposals
-from fer_ray.space import Search
 from fer_ray.storage import Storage, open_storage, place
-from fer_ray.tuning import design, estimate, execution, machines, population, preflight
-from fer_ray.tuning.budget import Limits
+from fer_ray.tuning import asked, design, estimate, execution, machines, preflight
 from fer_ray.tuning.plan import Plan
 from fer_ray.tuning.proposer import counts
 
@@ -37,11 +35,11 @@ def run(plan: Plan, options: Any, line: str, console: Console, started: float) -
     Raises:
         UserError: the folder holds another sweep or is being worked on, or a trial fits on no machine.
     """
-    strategy = _strategy(plan, options)
-    resources = _resources(options, plan.configs[0])
+    strategy = asked.strategy(plan, options)
+    resources = asked.resources(options, plan.configs[0])
     if options.address is None:
         machines.check_local_resources(resources)
-        _limits(options, machines.resolve(resources, machines.local_resources()))
+        asked.limits(options, machines.resolve(resources, machines.local_resources()))
     name = options.name or _name(plan)
     storage = open_storage(place(options.storage, name))
     storage.pull()
@@ -129,7 +127,7 @@ def _train(
             storage,
             resources,
             console,
-            limits=_limits(options, resources),
+            limits=asked.limits(options, resources),
             strategy=strategy,
             shipment=shipment,
             loggers=cli.split_list(options.log),
@@ -252,53 +250,6 @@ def _report(storage: Storage, console: Console) -> None:
     *_, dashboard = report.write_report(storage.folder, console=cli.stdout_console())
     storage.push("tables", "dashboard.html", "trials.parquet", "epochs.parquet", "best_recipe.json")
     print(f"dashboard: {dashboard}")
-
-
-def _strategy(plan: Plan, options: Any) -> execution.Strategy:
-    space = plan.space
-    if not isinstance(space, Search):
-        return execution.Strategy()
-    several = len(space.objectives) > 1
-    scheduler = options.scheduler or "none"
-    if several and scheduler != "none":
-        raise UserError(f"--scheduler {scheduler}: with several objectives there is no order to stop by; leave it out")
-    if several and options.sampler == "gp":
-        raise UserError("--sampler gp: takes one objective; with several take nsga2, tpe or random")
-    if "gpu_seconds" in space.objectives and not options.gpus_per_trial:
-        raise UserError("--objectives gpu_seconds: needs trials on a GPU; take train_seconds, or give --gpus-per-trial")
-    if scheduler == "pbt":
-        return _population(space, plan.base, options)
-    sampler = options.sampler or ("nsga2" if several else "tpe")
-    return execution.Strategy(sampler, scheduler, options.trials or space.trials, options.warm_start)
-
-
-def _population(space: Search, base: RunConfig, options: Any) -> execution.Strategy:
-    if options.sampler not in (None, "random"):
-        raise UserError(f"--sampler {options.sampler}: a population begins at random points; leave it out with pbt")
-    if options.warm_start is not None:
-        raise UserError("--warm-start: a population begins at random points; leave it out with --scheduler pbt")
-    size = options.trials or population.SIZE
-    population.check(space, base, size)
-    return execution.Strategy("random", "pbt", size)
-
-
-def _limits(options: Any, resources: machines.Resources) -> Limits:
-    if (options.money is None) != (options.price_per_gpu_hour is None):
-        raise UserError("--money and --price-per-gpu-hour: each needs the other")
-    if (options.money or options.gpu_hours) and not resources.gpus_per_trial:
-        raise UserError(
-            "--gpu-hours and --money count what trials hold of GPUs, and these hold none; see --time-budget"
-        )
-    return Limits(
-        options.time_budget, options.gpu_hours, options.money, options.price_per_gpu_hour, options.image_budget
-    )
-
-
-def _resources(options: Any, config: RunConfig) -> machines.Resources:
-    threads = config.runtime.threads
-    cpus = options.cpus_per_trial or (threads if isinstance(threads, int) else 1)
-    gpus = 0 if config.runtime.device == "cpu" else options.gpus_per_trial
-    return machines.Resources(cpus, gpus, options.concurrency)
 
 
 def _made_by() -> dict[str, Any]:
