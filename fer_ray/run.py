@@ -156,6 +156,7 @@ def execute(
         "chosen_epoch": outcome.chosen_epoch or None,
         "test_reads": outcome.test_reads,
         "out_of_memory_retries": retries,
+        "validation_loss": next((e["validation_loss"] for e in epoch_rows if e["epoch"] == outcome.chosen_epoch), None),
         **_scores("validation", data, data.validation, outcome.validation, classes),
         **{
             key: value

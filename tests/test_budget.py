@@ -101,3 +101,12 @@ def test_the_time_that_a_budget_leaves_is_that_at_the_pace_so_far(clock: Clock) 
     assert timed.seconds_left() == 60
     assert held.seconds_left() == pytest.approx(2 * 3600 / 2 - 40)
     assert counted.seconds_left() == pytest.approx(600 / (300 / 40))
+
+
+def test_images_that_a_copy_has_from_its_original_count_once(clock: Clock) -> None:
+    inherited = {"copy": 300}
+    limited = Budget(Limits(images=1000), gpus_in_use=lambda: 0, images={"copy": 500, "a": 300}, inherited=inherited)
+    assert limited.images == 500
+    inherited["second copy"] = 300
+    limited("1", {"run": "second copy", "images_seen": 400})
+    assert limited.images == 600

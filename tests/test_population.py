@@ -18,6 +18,7 @@ from fer_ray.experiment import open_experiment
 from fer_ray.phases import parse_phases
 from fer_ray.proposals import Proposal, read_proposals
 from fer_ray.storage import Storage
+from fer_ray.tuning import population as module
 from fer_ray.tuning.population import FACTORS, Population
 from fer_ray.tuning.trial import trial
 
@@ -47,10 +48,11 @@ def train(root: Path, cell: Any, *, fails: Callable[[RunConfig], bool] = lambda 
     config, until = RunConfig.from_flat(cell["config"]), cell["until"]
     status = results.FAILED if fails(config) else results.FINISHED if until == EPOCHS else results.STOPPED
     epochs = range(1, until + 1 if status != results.FAILED else 1)
-    frame = pd.DataFrame([{"epoch": n, "validation_macro_f1": score_of(config, n)} for n in epochs])
+    rows = [{"epoch": n, "validation_macro_f1": score_of(config, n), "images_seen": 64 * n} for n in epochs]
     folder = root / "trials" / cell["id"]
     folder.mkdir(parents=True, exist_ok=True)
-    frame.reindex(columns=["epoch", "validation_macro_f1"]).to_parquet(folder / "epochs.parquet")
+    columns = ["epoch", "validation_macro_f1", "images_seen"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / "epochs.parquet")
     value = score_of(config, until) if status == results.FINISHED else None
     row = {"id": cell["id"], "status": status, "epochs_run": len(epochs), "validation_macro_f1": value}
     results.write_json(folder / "row.json", row)
@@ -157,7 +159,7 @@ def test_members_that_fail_give_their_places_away(tmp_path: Path) -> None:
     assert len(failed) > 2, "more than a quarter"
     assert all(proposal.params["rate"] > 0.01 for proposal in failed)
     assert sum(proposal.state == "complete" for proposal in proposals) == 8
-    with pytest.raises(UserError, match="every member failed"):
+    with pytest.raises(UserError, match="no member is left to copy"):
         finish(population(tmp_path / "all"), tmp_path / "all", fails=lambda config: True)
 
 
@@ -173,18 +175,88 @@ def test_a_member_whose_worker_died_for_good_counts_as_failed(tmp_path: Path) ->
     assert (lost.state, [made.status for made in lost.runs]) == ("failed", ["failed"])
 
 
+def test_a_failure_that_could_not_be_written_counts_as_one(tmp_path: Path) -> None:
+    found = population(tmp_path, size=4)
+    cells = [found.suggest(str(number))["cell"] for number in range(4)]
+    for number, cell in enumerate(cells[1:], start=1):
+        train(tmp_path, cell)
+        found.on_trial_complete(str(number), {"ended": True})
+    found.on_trial_complete("0", {"ended": True, "status": results.FAILED})
+    assert found.suggest("4")["cell"]["until"] == 2
+
+
+def test_a_member_that_was_stopped_in_its_very_last_epoch_goes_on(tmp_path: Path) -> None:
+    finish(population(tmp_path, size=4), tmp_path, at_once=1, most=15)
+    last = population(tmp_path, size=4).suggest("last")["cell"]
+    row = {"id": last["id"], "status": results.STOPPED, "epochs_run": EPOCHS, "validation_macro_f1": None}
+    train(tmp_path, last)
+    results.write_json(tmp_path / "trials" / last["id"] / "row.json", row)
+    again = population(tmp_path, size=4)
+    assert again.num_finished == 3
+    assert again.suggest("again")["cell"] == last
+    train(tmp_path, last)
+    again.on_trial_complete("again", {"ended": True, "status": results.FINISHED})
+    assert sum(proposal.state == "complete" for proposal in read_proposals(tmp_path)) == 4
+
+
+def test_what_has_ended_is_told_at_once_and_stays_so(tmp_path: Path) -> None:
+    def states() -> list[str]:
+        return [proposal.state for proposal in read_proposals(tmp_path)]
+
+    finish(population(tmp_path, size=4), tmp_path, at_once=1, most=14)
+    before = states()
+    assert before.count("complete") == 2
+    assert before.count("pruned") == 3
+    population(tmp_path, size=4)
+    assert states() == before
+
+
+def test_copies_are_told_with_the_images_that_their_originals_saw(tmp_path: Path) -> None:
+    told: dict[str, int] = {}
+    found = population(tmp_path)
+    found._on_copy = told.__setitem__
+    finish(found, tmp_path)
+    copies = {p.runs[0].id: p for p in read_proposals(tmp_path) if p.source == "population"}
+    assert told.keys() == copies.keys()
+    assert sorted(told.values()) == [64, 64, 128, 128, 192, 192]
+
+
+def test_another_population_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    finish(population(tmp_path, size=4), tmp_path, most=3)
+    with pytest.raises(UserError, match="holds a population that began with other members"):
+        population(tmp_path, size=4, known=({"rate": 0.05, "sam": False},))
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_proposal", full)
+    with pytest.raises(UserError, match=r"cannot write proposal 0 to .*: No space left on device"):
+        population(tmp_path)
+
+
 def test_what_cannot_be_a_population_is_refused(tmp_path: Path) -> None:
     def freezes(trial: Any) -> dict[str, Any]:
         return suggest(trial) | {"training.phases": "head 1, all 1"}
+
+    def gives_up(trial: Any) -> dict[str, Any]:
+        return suggest(trial) | {"training.patience": 2}
+
+    def anneals(trial: Any) -> dict[str, Any]:
+        return suggest(trial) | {"optimizer.schedule": "cosine"}
 
     for changes, match in (
         ({"objectives": ("images_per_second",)}, "images_per_second is nothing that grows from epoch to epoch"),
         ({"size": 3}, "a population of 3 is too small; expected --trials 4"),
         ({"base": BASE.replace({"training.patience": 2})}, "leave training.patience out"),
         ({"suggest": freezes}, "held 0 different members; expected 8 that train the whole network in one phase"),
+        ({"suggest": gives_up}, "held 0 different members"),
+        ({"suggest": anneals}, "space made gives optimizer.schedule, which pbt decides"),
     ):
         with pytest.raises(UserError, match=match):
             population(tmp_path, **changes)
+    assert read_proposals(tmp_path) == []
 
 
 @pytest.mark.filterwarnings("ignore:`get_checkpoint` is meant")

@@ -31,10 +31,20 @@ class Limits:
 class Budget(Stopper):
     """Tells Tune when to stop all trials. Trials that run keep their checkpoints, so that the sweep can go on."""
 
-    def __init__(self, limits: Limits, *, gpus_in_use: Callable[[], float], images: Mapping[str, int]) -> None:
-        """`images` maps the runs of before to the training images that they saw; they may go on now."""
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        gpus_in_use: Callable[[], float],
+        images: Mapping[str, int],
+        inherited: Mapping[str, int] | None = None,
+    ) -> None:
+        """`images` maps the runs of before to the training images that they saw; they may go on now. `inherited`, which
+        may grow, maps copies of runs to those that their originals saw, which are in their counts.
+        """
         self._limits, self._gpus_in_use = limits, gpus_in_use
         self._images = dict(images)
+        self._inherited = inherited if inherited is not None else {}
         self._started = self._looked = time.monotonic()
         self._gpu_seconds = 0.0
         self._images_before = self.images
@@ -46,7 +56,7 @@ class Budget(Stopper):
     @property
     def images(self) -> int:
         """Training images so far, those of before included."""
-        return sum(self._images.values())
+        return sum(seen - self._inherited.get(run, 0) for run, seen in self._images.items())
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tune's hook: whether this trial alone is to stop."""

@@ -1,7 +1,7 @@
 """Runs a plan through Ray Tune: every cell of a factorial design, or what a search proposes. Ray must be started."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,10 @@ class Execution:
         """The folder of the results, or the mirror of them."""
         return self.storage.folder
 
+    def push_trial(self, run_id: str) -> None:
+        """Copies a trial's files to the storage."""
+        self.storage.push(f"trials/{run_id}")
+
     def cell(self, run_id: str, config: RunConfig, tags: dict[str, Any]) -> Cell:
         """What a worker is told of a run. What may be paused goes on from the very epoch, so that it needs them all."""
         is_pausing = self.strategy.scheduler in schedulers.PAUSING
@@ -105,6 +109,7 @@ def run_cells(execution: Execution, configs: Sequence[RunConfig], *, already_fin
         already_finished=already_finished,
         slots=machines.slots(resources),
         on_finished=lambda run_id: mirror.add_run(execution.storage, run_id),
+        on_lost=execution.push_trial,
     ) as view:
         budget = _budget(execution, view)
         _fit(execution, view, budget, {"cell": tune.grid_search(cells)}, {"scheduler": schedulers.in_order()})
@@ -163,6 +168,7 @@ def run_search(execution: Execution) -> str | None:
         objective=first,
         is_lower_better=OBJECTIVES[first] == "minimize",
         judged=lambda: proposer.num_judged,
+        on_lost=execution.push_trial,
     ) as view:
         budget = _budget(execution, view)
         proposer_budget.append(budget)
@@ -181,6 +187,8 @@ def _run_population(execution: Execution) -> str | None:
     objective, slots = space.objectives[0], machines.slots(execution.resources)
     mirror = Mirror(execution.root, plan)
 
+    inherited: dict[str, int] = {}
+
     def on_end(proposal: Proposal) -> None:
         mirror.add_proposal(proposal)
         _discard_checkpoints(execution, proposal)
@@ -194,6 +202,7 @@ def _run_population(execution: Execution) -> str | None:
         signature=lambda config: plan.of(config).signature(config),
         make_cell=execution.cell,
         on_end=on_end,
+        on_copy=inherited.__setitem__,
     )
     finished = population.num_finished
     with LiveView(
@@ -205,19 +214,20 @@ def _run_population(execution: Execution) -> str | None:
         objective=objective,
         is_lower_better=OBJECTIVES[objective] == "minimize",
         judged=lambda: population.num_finished,
+        on_lost=execution.push_trial,
     ) as view:
-        budget = _budget(execution, view)
+        budget = _budget(execution, view, inherited)
         searcher = tune.search.ConcurrencyLimiter(population, max_concurrent=slots)
         options = {"search_alg": searcher, "scheduler": schedulers.in_order(), "num_samples": -1}
         _fit(execution, view, budget, {}, options)
     return budget.reason
 
 
-def _budget(execution: Execution, view: LiveView) -> Budget:
+def _budget(execution: Execution, view: LiveView, inherited: Mapping[str, int] | None = None) -> Budget:
     """The limits of the command. Images count over the whole sweep, what was stopped or failed included."""
     images = {row["id"]: int(row.get("images_seen") or 0) for row in results.read_rows(execution.root)}
     gpus = execution.resources.gpus_per_trial or 0
-    budget = Budget(execution.limits, gpus_in_use=lambda: view.num_running * gpus, images=images)
+    budget = Budget(execution.limits, gpus_in_use=lambda: view.num_running * gpus, images=images, inherited=inherited)
     view.budget_left = budget.seconds_left
     return budget
 

@@ -32,14 +32,16 @@ class LiveView(tune.Callback):
         is_lower_better: bool = False,
         on_finished: Callable[[str], None] = lambda run_id: None,
         judged: Callable[[], int] | None = None,
+        on_lost: Callable[[str], None] = lambda run_id: None,
     ) -> None:
         """Shows a sweep of `total` trials, without those that were finished before; for a search that is how many
         proposals it wants, `judged` counts those that have ended, and `objective` is what it optimises. `on_finished`
-        is told of every finished trial. `budget_left`, which may be set, tells the seconds that a budget leaves.
+        is told of every finished trial, `on_lost` of those whose worker died for good. `budget_left`, which may be set,
+        tells the seconds that a budget leaves.
         """
         self._console, self._root, self._total, self._slots = console, root, total, slots
         self._objective, self._sign = objective, -1 if is_lower_better else 1
-        self._on_finished, self._judged = on_finished, judged
+        self._on_finished, self._judged, self._on_lost = on_finished, judged, on_lost
         self.budget_left: Callable[[], float | None] = lambda: None
         self._cells: dict[str, Cell] = {}
         self._epochs_done: dict[str, int] = defaultdict(int)
@@ -109,10 +111,10 @@ class LiveView(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Tune's hook: a trial's worker died once too often."""
         cell = _cell(trial)
-        error = (
-            "the trial's process died again and again (out of memory, or killed); run the same command to try it again"
-        )
+        again = "run the same command to try it again" if cell["until"] is None else "a copy takes its place"
+        error = f"the trial's process died again and again (out of memory, or killed); {again}"
         write_lost(cell, self._root, error)
+        self._on_lost(cell["id"])
         self._end(cell["id"], {"status": results.FAILED, "error": error})
 
     def _end(self, run_id: str, row: dict[str, Any]) -> None:
@@ -154,7 +156,14 @@ class LiveView(tune.Callback):
             for run_id in self._running
         )
         waiting = max(0, self._total - self._num_done - len(self._running))
-        return (running + waiting * sum(whole.values()) / len(whole)) / self._slots
+        # Of a population those that wait have some epochs behind them.
+        begun = [
+            1 - self._epochs_done[run_id] / self._cells[run_id]["config"]["training.epochs"]
+            for run_id, row in self._ended.items()
+            if row.get("waits") and run_id not in self._running
+        ]
+        rest = min(begun, default=1.0)
+        return (running + waiting * rest * sum(whole.values()) / len(whole)) / self._slots
 
     def _render(self) -> Group:
         by_status: dict[str, list[str]] = defaultdict(list)

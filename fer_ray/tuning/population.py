@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 from ray.tune.search import Searcher
 
 from fer_ray import results
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
 from fer_ray.phases import Phase, epochs_of
-from fer_ray.proposals import Proposal, ProposedRun, Source, write_proposal
+from fer_ray.proposals import Proposal, ProposedRun, Source, read_proposals, write_proposal
 from fer_ray.space import OBJECTIVES, Search
 from fer_ray.storage import Storage
 from fer_ray.training import checkpoint
@@ -45,6 +46,9 @@ SHARE = 0.25
 """Of the members that give their place away after each generation, and of those that are copied."""
 
 FACTORS = (0.8, 1.2)
+
+SCHEDULE = {"optimizer.schedule": "constant", "optimizer.warmup_fraction": 0.0}
+"""Of all members; what changes between the generations is in the phases."""
 
 MAX_DRAWS = 1000
 
@@ -93,6 +97,7 @@ class Population(Searcher):
         signature: Callable[[RunConfig], str],
         make_cell: Callable[[str, RunConfig, dict[str, Any]], Cell],
         on_end: Callable[[Proposal], None] = lambda proposal: None,
+        on_copy: Callable[[str, int], None] = lambda run_id, num_images: None,
     ) -> None:
         """Draws a population, the space's known points first, or goes on with the one in the storage.
 
@@ -100,14 +105,16 @@ class Population(Searcher):
             size: members, at least LEAST_SIZE.
             signature: of a run, which its checkpoints carry.
             on_end: told of every proposal that has ended.
+            on_copy: told of every copy's run and the training images that its original had seen.
 
-        Raises UserError as `check`, or where too few of what the space proposes can be members: they have one phase, in
-        which all is trained.
+        Raises UserError as `check`, where too few of what the space proposes can be members (they have one phase, in
+        which all is trained), or where the storage holds another population.
         """
         super().__init__(metric=space.objectives[0], mode="max")
         check(space, base, size)
         self._space, self._base, self._storage = space, base, storage
-        self._run_id, self._signature, self._make_cell, self._on_end = run_id, signature, make_cell, on_end
+        self._run_id, self._signature, self._make_cell = run_id, signature, make_cell
+        self._on_end, self._on_copy = on_end, on_copy
         self._sign = 1 if OBJECTIVES[space.objectives[0]] == "maximize" else -1
         epochs = base.training.epochs
         self._lengths = epochs_of([Phase("all", 1.0)] * min(GENERATIONS, epochs), epochs)
@@ -115,14 +122,18 @@ class Population(Searcher):
         self._count = 0
         self._rows: dict[str, dict[str, Any] | None] = {}
         self._lost: set[str] = set()
-        self._members = self._founders(size)
         self._queue: deque[Member] = deque()
         self._running: dict[str, Member] = {}
+        self._members = self._founders(size)
+        self._check_founders()
+        for member in self._members:
+            self._write(member.proposal)
+        self._go_on()
 
     @property
     def num_finished(self) -> int:
         """Members that have come to the end of their last generation."""
-        return sum(self._epochs_done(member) >= sum(self._lengths) for member in self._members)
+        return sum(self._status(member) == results.FINISHED for member in self._members)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
         """Tune's hook; the objective is known already."""
@@ -149,8 +160,10 @@ class Population(Searcher):
         if member is None:
             return
         self._rows.pop(member.run_id, None)
-        if error:
+        if error or (result or {}).get("status") == results.FAILED:
             self._lost.add(member.run_id)
+        elif self._status(member) == results.FINISHED:
+            self._finish(member)
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's hook; the files are the memory."""
@@ -169,12 +182,11 @@ class Population(Searcher):
     def _go_on(self) -> None:
         """Queues what is left of this generation; where nothing is, ends it and goes on to the next."""
         while not self._queue:
-            self._queue.extend(member for member in self._members if self._epochs_done(member) < self._end)
-            if self._queue:
-                return
-            if self._generation + 1 == len(self._lengths):
+            self._queue.extend(filter(self._needs_training, self._members))
+            if self._queue or self._generation + 1 == len(self._lengths):
                 for member in self._members:
-                    self._finish(member)
+                    if self._status(member) in (results.FAILED, results.FINISHED) and member not in self._queue:
+                        self._finish(member)
                 return
             self._select()
             self._generation += 1
@@ -187,12 +199,14 @@ class Population(Searcher):
         members: dict[str, Member] = {}
         for number in range(MAX_DRAWS):
             drawn = samplers.propose(self._space, self._base, study.ask())
-            if drawn.config.training.phases is None and drawn.config.training.epochs == sum(self._lengths):
+            if found := drawn.values.keys() & SCHEDULE.keys():
+                raise UserError(f"--scheduler pbt: space {self._space.name} gives {found.pop()}, which pbt decides")
+            training = drawn.config.training
+            if training.phases is None and training.patience is None and training.epochs == sum(self._lengths):
                 source: Source = "known" if number < len(self._space.known) else "sampler"
                 founder = self._member(drawn.values, factors, drawn.params, drawn.distributions, source)
                 if founder.run_id not in members:
                     members[founder.run_id] = founder
-                    self._write(founder.proposal)
                     self._count += 1
             if len(members) == size:
                 return list(members.values())
@@ -201,6 +215,14 @@ class Population(Searcher):
             f"expected {size} that train the whole network in one phase, for {sum(self._lengths)} epochs"
         )
 
+    def _check_founders(self) -> None:
+        there = {proposal.number: proposal.runs[0].id for proposal in read_proposals(self._storage.folder)}
+        if any(there.get(member.proposal.number, member.run_id) != member.run_id for member in self._members):
+            raise UserError(
+                f"{self._storage.location} holds a population that began with other members; give this one its own "
+                "--name"
+            )
+
     def _member(
         self, values: Any, factors: tuple[float, ...], params: Any, distributions: Any, source: Source
     ) -> Member:
@@ -208,8 +230,7 @@ class Population(Searcher):
             f"all {length} x{factor:g}{' carry' if number else ''}"
             for number, (length, factor) in enumerate(zip(self._lengths, factors, strict=True))
         ]
-        schedule = {"optimizer.schedule": "constant", "optimizer.warmup_fraction": 0.0}
-        values = {**values, **schedule, "training.phases": ", ".join(phases)}
+        values = {**values, **SCHEDULE, "training.phases": ", ".join(phases)}
         seed = self._space.seeds[0]
         config = self._base.replace({**values, "training.seed": seed})
         run = ProposedRun(self._run_id(config), seed, "running")
@@ -223,7 +244,9 @@ class Population(Searcher):
         ranked = sorted(self._members, key=lambda m: (self._score(m) is None, -(self._score(m) or 0) * self._sign))
         sound = sum(self._score(member) is not None for member in ranked)
         if not sound:
-            raise UserError("--scheduler pbt: every member failed, see trials/*/row.json; lower the learning rates")
+            row = self._row(ranked[0]) or {}
+            reason = row.get("error") or f"no epoch has a {self._space.objectives[0]}"
+            raise UserError(f"--scheduler pbt: no member is left to copy; {ranked[0].run_id}: {reason}")
         quarter = max(1, int(len(ranked) * SHARE))
         best = ranked[: min(quarter, sound)]
         taken: set[str] = set()
@@ -257,17 +280,19 @@ class Population(Searcher):
         source, target = f"checkpoints/{original.run_id}", f"checkpoints/{copy.run_id}"
         self._storage.pull(source, target)
         folder = self._storage.folder
-        if self._epochs_done(copy) == 0 and not any((folder / target).glob("*")):
+        self._on_copy(copy.run_id, int(self._epochs(original).at[self._end, "images_seen"]))
+        if self._row(copy) is not None:
+            return
+        if not any((folder / target).glob("checkpoint-*.pt")):
             # Where the original has gone on since, the copy trains from the start, to the same bits.
             state = checkpoint.load_newest(folder / source, self._signature(original.config))
             if state is not None and len(state["epochs"]) == self._end:
                 state["signature"] = self._signature(copy.config)
                 checkpoint.save(folder / target, state["place"][0], state)
-                self._storage.push(target)
+        self._storage.push(target)
 
     def _finish(self, member: Member, reason: str | None = None) -> None:
-        row = self._row(member) or {}
-        status: Any = results.FAILED if member.run_id in self._lost else row.get("status", results.FAILED)
+        row, status = self._row(member) or {}, self._status(member)
         run = ProposedRun(member.run_id, self._space.seeds[0], status)
         state: Any = {results.FINISHED: "complete", results.STOPPED: "pruned"}.get(status, "failed")
         value = row.get(self._space.objectives[0]) if status == results.FINISHED else None
@@ -289,27 +314,38 @@ class Population(Searcher):
             self._rows[member.run_id] = results.read_json(path) if path.exists() else None
         return self._rows[member.run_id]
 
-    def _epochs_done(self, member: Member) -> float:
-        """Epochs that a member has behind it; all where it failed, which it would do again."""
-        row = self._row(member)
-        if member.run_id in self._lost or (row is not None and row["status"] == results.FAILED):
-            return float("inf")
-        return row["epochs_run"] if row is not None else 0
+    def _status(self, member: Member) -> Any:
+        """Of its row; "running" without one."""
+        return results.FAILED if member.run_id in self._lost else (self._row(member) or {}).get("status", "running")
+
+    def _needs_training(self, member: Member) -> bool:
+        """Whether it has not ended this generation. What failed would fail again; what was stopped in its very last
+        epoch has its test before it.
+        """
+        status, epochs = self._status(member), (self._row(member) or {}).get("epochs_run") or 0
+        if status in (results.FAILED, results.FINISHED):
+            return False
+        return epochs < self._end or self._end == sum(self._lengths)
+
+    def _epochs(self, member: Member) -> pd.DataFrame:
+        """Its epochs so far, by number."""
+        path = self._storage.folder / "trials" / member.run_id / "epochs.parquet"
+        empty = pd.DataFrame(columns=["epoch", self._space.objectives[0]])
+        return (results.read_parquet(path) if path.exists() else empty).set_index("epoch")
 
     def _curve(self, member: Member) -> dict[int, float]:
-        path = self._storage.folder / "trials" / member.run_id / "epochs.parquet"
-        if not path.exists():
-            return {}
-        found = results.read_parquet(path).set_index("epoch")[self._space.objectives[0]].dropna()
+        found = self._epochs(member)[self._space.objectives[0]].dropna()
         return {int(epoch): float(value) for epoch, value in found.items()}
 
     def _score(self, member: Member) -> float | None:
         """The objective at the end of this generation; None where it failed before."""
-        row = self._row(member)
-        if member.run_id in self._lost or row is None or row["status"] == results.FAILED:
-            return None
-        return self._curve(member).get(self._end)
+        return None if self._status(member) == results.FAILED else self._curve(member).get(self._end)
 
     def _write(self, proposal: Proposal) -> None:
-        path: Path = write_proposal(self._storage.folder, proposal)
+        try:
+            path: Path = write_proposal(self._storage.folder, proposal)
+        except OSError as error:
+            raise UserError(
+                f"cannot write proposal {proposal.number} to {self._storage.folder}: {error.strerror}"
+            ) from error
         self._storage.push(str(path.relative_to(self._storage.folder)))

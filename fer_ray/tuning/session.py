@@ -191,7 +191,8 @@ def _rehearse(
     if options.address is None and resources.gpus_per_trial == 0:
         resources = machines.within_memory(resources, peak_mb)
     estimate.print_cost(plan, examples, cost, strategy.num_trials, resources, console, is_small=options.small)
-    estimate.print_disk(cost, root, machines.slots(resources), console)
+    kept = strategy.num_trials if strategy.scheduler == "pbt" else machines.slots(resources)
+    estimate.print_disk(cost, root, kept, console)
     estimate.print_packing(peak_mb, resources, console)
     return resources
 

@@ -65,7 +65,8 @@ def trial(spec: dict[str, Any], shipment: Shipment | None = None) -> None:
         row = _run(cell, storage, shipment)
         free_memory()  # this process may hold the next trial
         storage.push(folder)
-        if row["status"] == results.STOPPED and row["epochs_run"] != cell["until"]:
+        waits = row.get("epochs_run") == cell["until"] != cell["config"]["training.epochs"]
+        if row["status"] == results.STOPPED and not waits:
             raise SystemExit(0)  # what Tune ended the function with; one that returns has to report its end
         if row["status"] != results.STOPPED:
             storage.remove(checkpoints)

@@ -50,7 +50,12 @@ def read(folder: Path, plan: "Plan") -> Learned:
     names, mine = set(plan.parameters), plan.info()
     if info.get("kind") == "search":
         ended = [p for p in read_proposals(folder) if p.values and names.issuperset(p.params)]
-        same = all(info[key] == mine[key] for key in ("objectives", "parameters")) and _same_runs(info, mine)
+        is_population = info.get("scheduler") == "pbt"  # its values are of schedules that a search does not have
+        same = (
+            not is_population
+            and all(info[key] == mine[key] for key in ("objectives", "parameters"))
+            and _same_runs(info, mine)
+        )
         if same and ended:
             # An earlier record of the same thing, whatever number it had.
             found = tuple(frozen_trial(replace(p, reason=None), samplers.directions(space.objectives)) for p in ended)
