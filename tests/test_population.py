@@ -19,7 +19,8 @@ from fer_ray.phases import parse_phases
 from fer_ray.proposals import Proposal, read_proposals
 from fer_ray.storage import Storage
 from fer_ray.tuning import population as module
-from fer_ray.tuning.population import FACTORS, Population
+from fer_ray.tuning.members import FACTORS
+from fer_ray.tuning.population import Population
 from fer_ray.tuning.trial import trial
 
 EPOCHS = BASE.training.epochs

@@ -48,7 +48,7 @@ def finished(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 def test_a_row_says_what_was_run_on_what_and_what_it_cost(finished: tuple[dict, Path], config: RunConfig) -> None:
-    row, _ = finished
+    row, folder = finished
     assert row.keys() >= set(KEYS)
     assert (row["status"], row["error"]) == (results.FINISHED, None)
     assert row["id"] == config.run_id(row["signature"])
@@ -60,6 +60,8 @@ def test_a_row_says_what_was_run_on_what_and_what_it_cost(finished: tuple[dict, 
     assert (row["data.normalization"], row["runtime.precision"]) == ("image", "float32")
     assert (row["epochs_run"], row["images_seen"], row["test_reads"]) == (2, 64, 1)
     assert row["chosen_epoch"] in (1, 2)
+    epochs = results.read_parquet(folder / "epochs.parquet").set_index("epoch")
+    assert row["validation_loss"] == epochs.at[row["chosen_epoch"], "validation_loss"]
     assert 1.2e6 < row["parameters"] < 1.3e6
     assert all(len(row[name]) == 16 for name in ("data_digest", "synthetic_digest", "signature"))
     assert all(row[name] for name in ("device", "processor", "version_torch", "version_fer_ray", "started_at", "host"))

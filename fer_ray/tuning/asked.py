@@ -5,7 +5,7 @@ from typing import Any
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
 from fer_ray.space import Search
-from fer_ray.tuning import machines, population
+from fer_ray.tuning import machines, members
 from fer_ray.tuning.budget import Limits
 from fer_ray.tuning.execution import Strategy
 from fer_ray.tuning.plan import Plan
@@ -35,8 +35,8 @@ def _population(space: Search, base: RunConfig, options: Any) -> Strategy:
         raise UserError(f"--sampler {options.sampler}: a population begins at random points; leave it out with pbt")
     if options.warm_start is not None:
         raise UserError("--warm-start: a population begins at random points; leave it out with --scheduler pbt")
-    size = options.trials or population.SIZE
-    population.check(space, base, size)
+    size = options.trials or members.SIZE
+    members.check(space, base, size)
     return Strategy("random", "pbt", size)
 
 

@@ -14,73 +14,26 @@ the rows.
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pandas as pd
 from ray.tune.search import Searcher
 
 from fer_ray import results
 from fer_ray.config import RunConfig
 from fer_ray.errors import UserError
-from fer_ray.phases import Phase, epochs_of
-from fer_ray.proposals import Proposal, ProposedRun, Source, read_proposals, write_proposal
+from fer_ray.proposals import Proposal, ProposedRun, read_proposals, write_proposal
 from fer_ray.space import OBJECTIVES, Search
 from fer_ray.storage import Storage
 from fer_ray.training import checkpoint
-from fer_ray.tuning import samplers
+from fer_ray.tuning.members import Family, Member, check
 from fer_ray.tuning.trial import Cell
-
-SIZE = 8
-"""Members, by default."""
-LEAST_SIZE = 4
-
-GENERATIONS = 10
-"""At most; of a run of fewer epochs each is one."""
 
 SHARE = 0.25
 """Of the members that give their place away after each generation, and of those that are copied."""
-
-FACTORS = (0.8, 1.2)
-
-SCHEDULE = {"optimizer.schedule": "constant", "optimizer.warmup_fraction": 0.0}
-"""Of all members; what changes between the generations is in the phases."""
-
-MAX_DRAWS = 1000
-
-
-@dataclass(frozen=True)
-class Member:
-    """A place in the population.
-
-    Attributes:
-        proposal: of which it is the run; its config has the phases.
-        factors: of the learning rate, one per generation; those that are still to come are like the last one so far.
-    """
-
-    proposal: Proposal
-    config: RunConfig
-    factors: tuple[float, ...]
-
-    @property
-    def run_id(self) -> str:
-        return self.proposal.runs[0].id
-
-
-def check(space: Search, base: RunConfig, size: int) -> None:
-    """Raises UserError for an objective that no epoch has, too few members, or runs that may end before their epochs
-    do.
-    """
-    if not space.objectives[0].startswith("validation_"):
-        raise UserError(f"--scheduler pbt: {space.objectives[0]} is nothing that grows from epoch to epoch")
-    if size < LEAST_SIZE:
-        raise UserError(f"--scheduler pbt: a population of {size} is too small; expected --trials {LEAST_SIZE} or more")
-    if base.training.patience is not None:
-        raise UserError("--scheduler pbt: its generations are of equal length; leave training.patience out")
 
 
 class Population(Searcher):
@@ -112,19 +65,18 @@ class Population(Searcher):
         """
         super().__init__(metric=space.objectives[0], mode="max")
         check(space, base, size)
-        self._space, self._base, self._storage = space, base, storage
-        self._run_id, self._signature, self._make_cell = run_id, signature, make_cell
+        self._space, self._storage, self._signature, self._make_cell = space, storage, signature, make_cell
         self._on_end, self._on_copy = on_end, on_copy
         self._sign = 1 if OBJECTIVES[space.objectives[0]] == "maximize" else -1
-        epochs = base.training.epochs
-        self._lengths = epochs_of([Phase("all", 1.0)] * min(GENERATIONS, epochs), epochs)
+        self._family = Family(space, base, run_id)
+        self._lengths = self._family.lengths
         self._generation = 0
-        self._count = 0
         self._rows: dict[str, dict[str, Any] | None] = {}
         self._lost: set[str] = set()
         self._queue: deque[Member] = deque()
         self._running: dict[str, Member] = {}
-        self._members = self._founders(size)
+        self._members = self._family.founders(size)
+        self._count = size
         self._check_founders()
         for member in self._members:
             self._write(member.proposal)
@@ -191,30 +143,6 @@ class Population(Searcher):
             self._select()
             self._generation += 1
 
-    def _founders(self, size: int) -> list[Member]:
-        study = optuna.create_study(sampler=samplers.build("random", self._space.seeds[0], 1))
-        for point in self._space.known:
-            study.enqueue_trial(dict(point))
-        factors = (1.0,) * len(self._lengths)
-        members: dict[str, Member] = {}
-        for number in range(MAX_DRAWS):
-            drawn = samplers.propose(self._space, self._base, study.ask())
-            if found := drawn.values.keys() & SCHEDULE.keys():
-                raise UserError(f"--scheduler pbt: space {self._space.name} gives {found.pop()}, which pbt decides")
-            training = drawn.config.training
-            if training.phases is None and training.patience is None and training.epochs == sum(self._lengths):
-                source: Source = "known" if number < len(self._space.known) else "sampler"
-                founder = self._member(drawn.values, factors, drawn.params, drawn.distributions, source)
-                if founder.run_id not in members:
-                    members[founder.run_id] = founder
-                    self._count += 1
-            if len(members) == size:
-                return list(members.values())
-        raise UserError(
-            f"--scheduler pbt: {MAX_DRAWS} points of space {self._space.name} held {len(members)} different members; "
-            f"expected {size} that train the whole network in one phase, for {sum(self._lengths)} epochs"
-        )
-
     def _check_founders(self) -> None:
         there = {proposal.number: proposal.runs[0].id for proposal in read_proposals(self._storage.folder)}
         if any(there.get(member.proposal.number, member.run_id) != member.run_id for member in self._members):
@@ -222,22 +150,6 @@ class Population(Searcher):
                 f"{self._storage.location} holds a population that began with other members; give this one its own "
                 "--name"
             )
-
-    def _member(
-        self, values: Any, factors: tuple[float, ...], params: Any, distributions: Any, source: Source
-    ) -> Member:
-        phases = [
-            f"all {length} x{factor:g}{' carry' if number else ''}"
-            for number, (length, factor) in enumerate(zip(self._lengths, factors, strict=True))
-        ]
-        values = {**values, **SCHEDULE, "training.phases": ", ".join(phases)}
-        seed = self._space.seeds[0]
-        config = self._base.replace({**values, "training.seed": seed})
-        run = ProposedRun(self._run_id(config), seed, "running")
-        proposal = Proposal(
-            number=self._count, source=source, params=params, distributions=distributions, config=values, runs=(run,)
-        )
-        return Member(proposal, config, factors)
 
     def _select(self) -> None:
         """Puts copies of the best in the places of the worst, and of all that failed (truncation selection)."""
@@ -252,7 +164,8 @@ class Population(Searcher):
         taken: set[str] = set()
         for worst in ranked[max(len(best), min(sound, len(ranked) - quarter)) :]:
             draw = random.Random(f"{self._space.seeds[0]} {self._generation} {worst.proposal.number}")
-            original, copy = next(found for found in self._copies(best, draw) if found[1].run_id not in taken)
+            pairs = self._family.copies(best, self._generation + 1, self._count, draw)
+            original, copy = next(pair for pair in pairs if pair[1].run_id not in taken)
             taken.add(copy.run_id)
             self._count += 1
             self._hand_over(original, copy)
@@ -263,17 +176,6 @@ class Population(Searcher):
                 f"{original.proposal.number} that goes on at {copy.factors[-1]:g} times the learning rate"
             )
             self._finish(worst, reason)
-
-    def _copies(self, best: Sequence[Member], draw: random.Random) -> Iterator[tuple[Member, Member]]:
-        """Originals and their copies by chance, so many that a population in which most failed is full again."""
-        done = self._generation + 1
-        for power in count(1):
-            pairs = [(original, step**power) for original in best for step in FACTORS]
-            for original, step in draw.sample(pairs, len(pairs)):
-                factor = float(f"{original.factors[done - 1] * step:.4g}")
-                factors = original.factors[:done] + (factor,) * (len(self._lengths) - done)
-                parent = original.proposal
-                yield original, self._member(parent.config, factors, parent.params, parent.distributions, "population")
 
     def _hand_over(self, original: Member, copy: Member) -> None:
         """Gives a copy its original's checkpoint."""
