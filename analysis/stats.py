@@ -180,7 +180,7 @@ def _score(answer: Predictions, weights: Floats) -> dict[str, Floats]:
         "macro_f1": f1.sum(axis=1) / num_seen,
         "macro_recall": recall.sum(axis=1) / num_seen,
         "auroc": weighted_auroc(answer.labels, answer.probabilities, weights[:, : 1 + AUROC_RESAMPLES]),
-        **{f"{name}_ccc": weighted_ccc(*values, weights) for name, values in answer.affect.items()},
+        **{f"{name}_ccc": weighted_ccc(values[0], values[1], weights) for name, values in answer.affect.items()},
     }
 
 
