@@ -160,7 +160,7 @@ def finish(command: list[str], nodes: LocalCluster, disturb: Callable[[subproces
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("drive", "storage"), [(by_driver, "folder"), (by_job, "folder"), (by_driver, "s3")])
+@pytest.mark.parametrize(("drive", "storage"), [(by_job, "folder"), (by_driver, "s3")])
 def test_a_sweep_over_three_nodes_survives_that_one_goes_and_one_joins(
     drive, storage: str, arguments, undisturbed: Path, tmp_path: Path, monkeypatch, request
 ) -> None:

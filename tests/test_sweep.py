@@ -267,7 +267,7 @@ def test_a_killed_worker_costs_its_running_epoch_and_ctrl_c_the_trials_under_way
     flags: list[str], tmp_path: Path
 ) -> None:
     root = tmp_path / "tiny"
-    space = write_space(tmp_path, **{"training.epochs": 15, "runtime.checkpoint_seconds": 0})
+    space = write_space(tmp_path, **{"training.epochs": 10, "runtime.checkpoint_seconds": 0})
     arguments = (f"--space={space}", *flags, f"--storage={tmp_path}", "--concurrency=1")
 
     def worker(process: subprocess.Popen) -> int | None:
@@ -289,8 +289,8 @@ def test_a_killed_worker_costs_its_running_epoch_and_ctrl_c_the_trials_under_way
     assert {name: row for name, row in rows_of(root).items() if name in survivors} == survivors
     assert "Traceback" not in first.errors
     trained = Counter((event["id"], event["epoch"]) for event in epochs())
-    assert set(trained) == {(name, epoch) for name in finished(root) for epoch in range(1, 16)}
-    assert sum(trained.values()) <= 4 * 15 + 1
+    assert set(trained) == {(name, epoch) for name in finished(root) for epoch in range(1, 11)}
+    assert sum(trained.values()) <= 4 * 10 + 1
 
     before = rows_of(root)
     with running(tmp_path, *arguments, "--seeds=0,1,2") as second:
@@ -314,10 +314,10 @@ def test_a_killed_worker_costs_its_running_epoch_and_ctrl_c_the_trials_under_way
 def test_a_budget_ends_a_sweep_in_order_and_resume_finishes_it_as_if_undisturbed(
     flags: list[str], tmp_path: Path
 ) -> None:
-    space = write_space(tmp_path, **{"training.epochs": 20, "runtime.checkpoint_seconds": 0})
-    arguments = (f"--space={space}", *flags, "--concurrency=1")
+    space = write_space(tmp_path, **{"training.epochs": 10, "runtime.checkpoint_seconds": 0})
+    arguments = (f"--space={space}", *flags)
     root = tmp_path / "short" / "tiny"
-    ended = run(*arguments, f"--storage={root.parent}", "--time-budget=5s", "--strict")
+    ended = run(*arguments, f"--storage={root.parent}", "--concurrency=1", "--time-budget=5s", "--strict")
     assert ended.returncode == 0, ended.stderr
     assert "the sweep has spent its time of 5 s: " in ended.stderr
     assert "trials are finished and on disk in" in ended.stderr
