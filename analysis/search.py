@@ -96,8 +96,8 @@ def read_search(root: str | Path) -> Search:
 
 
 def rate_factors(proposal: Proposal) -> list[float]:
-    """The factors of a member's learning rate, one per generation of its population."""
-    return [phase.factor for phase in parse_phases(proposal.config["training.phases"])]
+    """The factors of a proposal's learning rate, one per phase: of a member of a population, per generation."""
+    return [phase.factor for phase in parse_phases(proposal.config.get("training.phases"))]
 
 
 def interval(values: list[float]) -> tuple[float, float] | None:

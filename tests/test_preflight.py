@@ -25,9 +25,9 @@ DESIGNS: dict[str, Space | Search] = {
 }
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize(("name", "scheduler"), [*((name, None) for name in DESIGNS), ("search", "pbt")])
 def test_a_design_on_own_data_is_rehearsed_up_to_its_dashboard(
-    name: str, tiny_faces: TinyFaces, tmp_path: Path
+    name: str, scheduler: str | None, tiny_faces: TinyFaces, tmp_path: Path
 ) -> None:
     plan = make(sources_of(tiny_faces), DESIGNS[name], seeds=(0,))
     examples = plan.configs[:2]
@@ -35,7 +35,8 @@ def test_a_design_on_own_data_is_rehearsed_up_to_its_dashboard(
     assert set(cost.seconds) == {plan.run_id(config) for config in examples}
     assert min(cost.seconds.values()) > 0
     assert cost.parameters > 1e6
-    assert preflight.rehearse(plan, examples, cost, tmp_path, plan.info()) >= 0
+    info = plan.info() | {"scheduler": scheduler}
+    assert preflight.rehearse(plan, examples, cost, tmp_path, info) >= 0
     assert list(tmp_path.iterdir()) == []
 
 
