@@ -3,7 +3,8 @@
 All members of a population train for a generation. Then each of the worst quarter gives its place to a copy of one of
 the best quarter, weights, optimizer and all, which goes on with a learning rate .8 or 1.2 times as high. So the
 population settles on the best of its first settings and finds a schedule of the learning rate on the way; between two
-generations the rate is constant, without a warm-up.
+generations the rate is constant, without a warm-up. It is greedy: over few epochs what learns fast at first takes
+over.
 
 Ray's own scheduler of that name takes no searcher, draws from the clock and from a generator without a seed, and leaves
 nothing that can be trained again. Here a generation ends when all its members have ended it, draws depend on the seed
