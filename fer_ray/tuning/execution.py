@@ -125,15 +125,10 @@ def run_search(execution: Execution) -> str | None:
     assert isinstance(space, Search)
     first = space.objectives[0]
     earlier = read_proposals(execution.root)
-    mirror = Mirror(execution.root, plan)
     learned = warm_start.read(strategy.warm_start, plan) if strategy.warm_start is not None else warm_start.NOTHING
     for note in learned.notes:
         execution.console.print(note)
     proposer_budget: list[Budget] = []
-
-    def on_end(proposal: Proposal) -> None:
-        mirror.add_proposal(proposal)
-        _discard_checkpoints(execution, proposal)
 
     proposer = Proposer(
         space,
@@ -148,7 +143,7 @@ def run_search(execution: Execution) -> str | None:
         observed=learned.observed,
         gpus_per_trial=resources.gpus_per_trial or 0,
         is_over=lambda: bool(proposer_budget) and proposer_budget[0].reason is not None,
-        on_end=on_end,
+        on_end=_on_end(execution),
         on_written=lambda path: execution.storage.push(str(path.relative_to(execution.root))),
     )
     scheduler = schedulers.build(
@@ -158,18 +153,7 @@ def run_search(execution: Execution) -> str | None:
         max(config.training.epochs for config in plan.configs),
         [{e: v for e, v in p.intermediate.items() if v is not None} for p in earlier if p.state != "running"],
     )
-    ended = proposer.num_judged
-    with LiveView(
-        execution.console,
-        execution.root,
-        total=max(0, strategy.num_trials - ended),
-        already_finished=ended,
-        slots=machines.slots(resources),
-        objective=first,
-        is_lower_better=OBJECTIVES[first] == "minimize",
-        judged=lambda: proposer.num_judged,
-        on_lost=execution.push_trial,
-    ) as view:
+    with _view_of_search(execution, space, lambda: proposer.num_judged) as view:
         budget = _budget(execution, view)
         proposer_budget.append(budget)
         # Tune asks its searcher for as many as run at once, and no one else knows how many these are. HyperBand
@@ -184,15 +168,8 @@ def _run_population(execution: Execution) -> str | None:
     plan, storage, size = execution.plan, execution.storage, execution.strategy.num_trials
     space = plan.space
     assert isinstance(space, Search)
-    objective, slots = space.objectives[0], machines.slots(execution.resources)
-    mirror = Mirror(execution.root, plan)
 
     inherited: dict[str, int] = {}
-
-    def on_end(proposal: Proposal) -> None:
-        mirror.add_proposal(proposal)
-        _discard_checkpoints(execution, proposal)
-
     population = Population(
         space,
         plan.base,
@@ -201,26 +178,41 @@ def _run_population(execution: Execution) -> str | None:
         run_id=plan.run_id,
         signature=lambda config: plan.of(config).signature(config),
         make_cell=execution.cell,
-        on_end=on_end,
+        on_end=_on_end(execution),
         on_copy=inherited.__setitem__,
     )
-    finished = population.num_finished
-    with LiveView(
-        execution.console,
-        execution.root,
-        total=size - finished,
-        already_finished=finished,
-        slots=slots,
-        objective=objective,
-        is_lower_better=OBJECTIVES[objective] == "minimize",
-        judged=lambda: population.num_finished,
-        on_lost=execution.push_trial,
-    ) as view:
+    with _view_of_search(execution, space, lambda: population.num_finished) as view:
         budget = _budget(execution, view, inherited)
-        searcher = tune.search.ConcurrencyLimiter(population, max_concurrent=slots)
+        searcher = tune.search.ConcurrencyLimiter(population, max_concurrent=machines.slots(execution.resources))
         options = {"search_alg": searcher, "scheduler": schedulers.in_order(), "num_samples": -1}
         _fit(execution, view, budget, {}, options)
     return budget.reason
+
+
+def _on_end(execution: Execution) -> Callable[[Proposal], None]:
+    """What becomes of a proposal that has ended: a place in the mirror, and none for its checkpoints."""
+    mirror = Mirror(execution.root, execution.plan)
+
+    def on_end(proposal: Proposal) -> None:
+        mirror.add_proposal(proposal)
+        _discard_checkpoints(execution, proposal)
+
+    return on_end
+
+
+def _view_of_search(execution: Execution, space: Search, judged: Callable[[], int]) -> LiveView:
+    ended, objective = judged(), space.objectives[0]
+    return LiveView(
+        execution.console,
+        execution.root,
+        total=max(0, execution.strategy.num_trials - ended),
+        already_finished=ended,
+        slots=machines.slots(execution.resources),
+        objective=objective,
+        is_lower_better=OBJECTIVES[objective] == "minimize",
+        judged=judged,
+        on_lost=execution.push_trial,
+    )
 
 
 def _budget(execution: Execution, view: LiveView, inherited: Mapping[str, int] | None = None) -> Budget:
