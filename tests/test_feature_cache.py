@@ -60,7 +60,7 @@ def test_features_do_not_depend_on_what_was_asked_for_before(monkeypatch: pytest
 
 def test_each_image_is_computed_once_by_all_trials_together() -> None:
     first, second = network(), network()
-    nn.init.ones_(second.head.weight)  # type: ignore[arg-type]
+    nn.init.ones_(second.head.weight)
     cached = features(first)
     cached.fill(np.arange(100))
     cached(np.arange(100))

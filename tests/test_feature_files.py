@@ -35,12 +35,12 @@ def test_no_more_is_on_the_disk_than_was_computed(folder: Path) -> None:
 
 def changed_weight(net: Network) -> Network:
     with torch.no_grad():
-        net.backbone[0].weight[0, 0, 0, 0] += 1e-6  # type: ignore[index]
+        net.backbone[0].weight[0, 0, 0, 0] += 1e-6
     return net
 
 
 def changed_buffer(net: Network) -> Network:
-    net.backbone[1].running_mean[3] += 1e-6  # type: ignore[index]
+    net.backbone[1].running_mean[3] += 1e-6
     return net
 
 

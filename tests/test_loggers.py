@@ -30,8 +30,8 @@ class Unreachable(Logger):
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     here = "ray.air.integrations"
-    monkeypatch.setitem(sys.modules, f"{here}.mlflow", SimpleNamespace(MLflowLoggerCallback=Logger))  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, f"{here}.wandb", SimpleNamespace(WandbLoggerCallback=Unreachable))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, f"{here}.mlflow", SimpleNamespace(MLflowLoggerCallback=Logger))
+    monkeypatch.setitem(sys.modules, f"{here}.wandb", SimpleNamespace(WandbLoggerCallback=Unreachable))
 
 
 def test_what_is_unknown_or_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def _reconstruct() -> Callable[..., Any]:
 
         _reconstruct_persistent_obj.__module__ = module.__name__
         _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
-        module._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore[attr-defined]
+        module._reconstruct_persistent_obj = _reconstruct_persistent_obj
     return module._reconstruct_persistent_obj
 
 
